@@ -6,8 +6,9 @@ One step of the method::
     T_t = T-CNN(cat[x_t, R_t, M])     7 -> 3 channels
     x_{t+1} = T_t
 
-Both networks serve every step with the same weights. The paper gives neither width nor layer table; the layers are those
-of the U-Net of flash-reflection-removal, the public code behind the paper's main data set, so that its weights load.
+Both networks serve every step with the same weights. The paper gives neither width nor layer table; the layers are
+those of the U-Net of flash-reflection-removal, the public code behind the paper's main data set, so that its weights
+load.
 """
 
 import re
