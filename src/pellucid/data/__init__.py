@@ -1,0 +1,5 @@
+"""Pictures to train on and to measure with: tar shards, paired folders, and pictures drawn by code."""
+
+from pellucid.data.shards import ShardIndex, decode
+
+__all__ = ["ShardIndex", "decode"]
