@@ -112,6 +112,8 @@ def save_checkpoint(folder: Path, state: TrainState, progress: dict[str, Any], k
 
 def _flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
+    if os.name != "posix":  # folders cannot be opened there
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -48,6 +48,13 @@ class Meter:
         return means
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old one or the new one."""
+    part = path.with_suffix(".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one JSON line and hand it to the system; values that JSON cannot hold (NaN, inf) become null."""
     with path.open("a", encoding="utf-8") as file:
@@ -81,9 +88,7 @@ def rewind(path: Path, step: int) -> int:
     records = read_lines(path)
     kept = [record for record in records if record["step"] <= step]
     if path.exists():
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
     return len(records) - len(kept)
 
 
@@ -117,9 +122,7 @@ def record_environment(path: Path, step: int, facts: Mapping[str, Any]) -> None:
     """Add the machine to ``env.json``, a list with one entry for each part of the run that differs from the last."""
     parts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     if not parts or {key: value for key, value in parts[-1].items() if key != "from_step"} != dict(facts):
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps([*parts, {"from_step": step, **facts}], indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, json.dumps([*parts, {"from_step": step, **facts}], indent=2) + "\n")
 
 
 def duration(seconds: float) -> str:

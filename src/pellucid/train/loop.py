@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import threading
 import time
@@ -33,20 +32,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid.device import resolve_device
-from pellucid.errors import ConfigError, InputError, PellucidError
+from pellucid.errors import ConfigError, PellucidError
 from pellucid.registry import resolve
 from pellucid.train import checkpoint, log
-from pellucid.train.config import Recipe, check_recipe, differences, dump_toml, find_method, read_toml
+from pellucid.train.config import Recipe, find_method
+from pellucid.train.folder import claim, replace_folder
 from pellucid.train.schedule import lr_factor
 from pellucid.train.state import Accelerator, TrainState, add_averages, clip, ema_decay
 
 __all__ = ["DivergedError", "Result", "TrainState", "clip", "ema_decay", "make_accelerator", "prepare", "run"]
 
 logger = logging.getLogger(__name__)
-
-# Keys that only say how often to look; changing them leaves the weights of every step as they are.
-_CADENCE = ("validate_every", "sample_every", "checkpoint_every", "log_every", "keep_checkpoints")
-_FREE_KEYS = frozenset(f"train.{key}" for key in (*_CADENCE, "select", "select_mode"))
 
 
 class DivergedError(PellucidError):
@@ -88,6 +84,11 @@ def make_accelerator(recipe: Recipe, device: str = "auto") -> Accelerator:
     on_cpu = on_cpu or where.type == "cpu"
     if where.type == "cuda" and where.index is not None and not launched:
         torch.cuda.set_device(where)
+    if not launched and on_cpu and os.environ.get("ACCELERATE_USE_CPU") and os.environ.get("MASTER_PORT"):
+        logger.warning(
+            "accelerate launch --cpu starts a single process without mpirun: for several processes use "
+            "accelerate launch --multi_gpu --num_processes N, which works on a CPU as well, or torchrun"
+        )
     precision = _precision(recipe.train.precision, "cpu" if on_cpu else where.type)
     # accelerate keeps these per process for ever; a second run in one process may want another precision.
     AcceleratorState._reset_state(reset_partial_state=not launched)
@@ -142,49 +143,17 @@ def run(recipe: Recipe, out: Path, *, stop_after: int | None = None, device: str
 
     Raises:
         ConfigError: the folder holds a run of another recipe, or ``train.select`` names no figure.
-        InputError: the folder holds something else.
+        InputError: the folder holds something that is no run.
         DivergedError: a loss is NaN or infinite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     out = Path(out)
     room = resolve(find_method(recipe.method).train)
     accelerator = make_accelerator(recipe, device)
-    select_changed = _claim(out, recipe, accelerator)
-    state = prepare(recipe, room, accelerator)
-    return _Run(recipe, room, out, state, accelerator, select_changed).train(stop_after)
-
-
-def _claim(out: Path, recipe: Recipe, accelerator: Accelerator) -> bool:
-    """Make the run folder, or check that the run in it is this one; True when the choice of the best has changed."""
-    saved, changed = out / "recipe.toml", {}
-    if saved.exists():
-        before = check_recipe(read_toml(saved), type(recipe), f"the run in {out}")
-        changed = differences(before, recipe)
-        refused = {key: pair for key, pair in changed.items() if key not in _FREE_KEYS and not _grows(key, *pair)}
-        if refused:
-            listed = ", ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in refused.items())
-            raise ConfigError(f"the run in {out} has another recipe: {listed}", "use another --out, or the old values")
-        for key, (old, new) in changed.items():
-            logger.info("the run goes on with %s changed from %r to %r", key, old, new)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty and holds no run", "use another --out")
-    accelerator.wait_for_everyone()  # no process may look for the recipe after the main one has written it
-    if accelerator.is_main_process:
-        for name in ("samples", "checkpoints"):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        for part in (out / "checkpoints").glob(".part-*"):
-            shutil.rmtree(part)
-        part = out / "recipe.part"
-        part.write_text(dump_toml(recipe), encoding="utf-8")
-        os.replace(part, saved)
-    accelerator.wait_for_everyone()
-    return bool({"train.select", "train.select_mode"} & changed.keys())
-
-
-def _grows(key: str, old: Any, new: Any) -> bool:
-    if key == "train.steps":
-        return new > old
-    return key == "train.minutes" and old is not None and (new is None or new > old)
+    with claim(out, recipe, accelerator) as changed:
+        state = prepare(recipe, room, accelerator)
+        forget_best = bool({"train.select", "train.select_mode"} & changed.keys())
+        return _Run(recipe, room, out, state, accelerator, forget_best).train(stop_after)
 
 
 @contextmanager
@@ -224,18 +193,20 @@ class _Run:
         self.meter = log.Meter()
         self.best: dict[str, Any] | None = None  # {"step": int, "value": float | None, "figures": {...}}
         self.elapsed = 0.0
+        self.validated_step = 0
         self._resume(forget_best)
-        self.saved_step = self.validated_step = state.step
+        self.saved_step = state.step
         self.started = time.monotonic() - self.elapsed
         self.line = (state.step, time.monotonic())
 
     def _resume(self, forget_best: bool) -> None:
         record = checkpoint.restore_latest(self.out / "checkpoints", self.state)
         if record is not None:
-            self.elapsed = record["elapsed"]
+            self.elapsed, self.validated_step = record["elapsed"], record["validated"]
             self.best = None if forget_best else record["best"]
-            logger.info("resuming %s at step %d of %d", self.out, self.state.step, self.plan.steps)
         if self.accelerator.is_main_process:
+            if record is not None:
+                logger.info("resuming %s at step %d of %d", self.out, self.state.step, self.plan.steps)
             for name in ("log.jsonl", "validate.jsonl"):
                 if dropped := log.rewind(self.out / name, self.state.step):
                     logger.info("%s: dropped %d lines after step %d", name, dropped, self.state.step)
@@ -260,7 +231,7 @@ class _Run:
                 self._validate(final=True)
                 self._draw_samples()
             self._save()
-        if finished:
+        if finished and self.accelerator.is_main_process:
             logger.info("finished at step %d after %s: %s", self.state.step, log.duration(self.elapsed), self.out)
         model = self.out / "model"
         figures = self.best["figures"] if self.best else {}
@@ -300,17 +271,18 @@ class _Run:
         anywhere = broken is not None
         if self.accelerator.num_processes > 1:
             mine = torch.tensor([now, float(asked), float(anywhere)], device=self.accelerator.device)
-            every = self.accelerator.gather(mine.unsqueeze(0))  # (processes, 3)
-            now, asked, anywhere = (float(value) for value in every.max(dim=0).values)
+            every: Any = self.accelerator.gather(mine.unsqueeze(0))  # (processes, 3)
+            now, asked_anywhere, broken_anywhere = every.max(dim=0).values.tolist()
+            asked, anywhere = bool(asked_anywhere), bool(broken_anywhere)
         if anywhere:
             at, term = broken or (step, "a term in another process")
             raise DivergedError(
                 f"training stopped: loss term {term!r} is not finite at step {at}",
-                f"lower train.lr, set train.clip_norm or use precision fp32; {self.out} goes back to step"
-                f" {self.saved_step} when run again",
+                "train to another --out with a lower train.lr, with train.clip_norm, or in precision fp32; the last "
+                f"checkpoint in {self.out} is of step {self.saved_step}",
             )
         self.elapsed = now
-        return bool(asked)
+        return asked
 
     def _due(self, step: int, *names: str) -> bool:
         return step >= self.plan.steps or any(step % getattr(self.plan, f"{name}_every") == 0 for name in names)
@@ -354,38 +326,41 @@ class _Run:
     def _evaluating(self) -> Iterator[dict[str, nn.Module]]:
         """The chosen modules in eval mode, without gradients, with randomness of their own; then back to training."""
         modules = self.state.chosen()
-        modes = {name: module.training for name, module in modules.items()}
+        # Each part's own mode: a room may keep a frozen part in eval mode while it trains.
+        modes = [(part, part.training) for module in modules.values() for part in module.modules()]
         try:
             for module in modules.values():
                 module.eval()
             with torch.no_grad(), checkpoint.own_randomness(self.recipe.seed, self.accelerator.device):
                 yield modules
         finally:
-            for name, module in modules.items():
-                module.train(modes[name])
+            for part, training in modes:
+                part.training = training
 
     def _validate(self, final: bool) -> None:
         """Measure, write the figures down, and export when they are the best so far."""
+        step = self.state.step
         with self._evaluating() as modules:
             measured = self.room.validate(self.state, modules)
-            names = sorted(measured)
-            values = torch.tensor([float(measured[name]) for name in names], device=self.accelerator.device)
-            every: Any = reduce(values, reduction="mean") if names else values
-            figures: dict[str, float] = dict(zip(names, every.tolist(), strict=True))
-            self.validated_step = self.state.step
-            value = self._selected(figures)
-            better = self._is_better(value) or (final and self.best is None)
-            if self.accelerator.is_main_process:
-                record = {"step": self.state.step, "elapsed": self.elapsed, "figures": figures, "best": better}
-                log.append_line(self.out / "validate.jsonl", record)
-                text = "  ".join(f"{name} {figure:.5g}" for name, figure in figures.items())
-                logger.info("validation at step %d%s: %s", self.state.step, " (best)" if better else "", text)
+        names = sorted(measured)
+        values = torch.tensor([float(measured[name]) for name in names], device=self.accelerator.device)
+        every: Any = reduce(values, reduction="mean") if names else values
+        figures: dict[str, float] = dict(zip(names, every.tolist(), strict=True))
+        self.validated_step = step
+        value = self._selected(figures)
+        better = self._is_better(value) or (final and self.best is None)
+        if self.accelerator.is_main_process:
+            record = {"step": step, "elapsed": self.elapsed, "figures": figures, "best": better}
+            log.append_line(self.out / "validate.jsonl", record)
+            text = "  ".join(f"{name} {figure:.5g}" for name, figure in figures.items())
+            logger.info("validation at step %d%s: %s", step, " (best)" if better else "", text)
             if better:
-                self.best = {"step": self.state.step, "value": value, "figures": figures}
-                if self.accelerator.is_main_process:
-                    self._export(modules, figures)
-        if better and self.plan.select is not None:
-            self._save()
+                with self._evaluating() as modules, replace_folder(self.out / "model") as folder:
+                    self.room.export(self.state, modules, folder, figures)
+        if better:
+            self.best = {"step": step, "value": value, "figures": figures}
+            if self.plan.select is not None:
+                self._save()  # the best stays as a checkpoint too
 
     def _selected(self, figures: Mapping[str, float]) -> float | None:
         if self.plan.select is None:
@@ -408,18 +383,6 @@ class _Run:
         past: float = self.best["value"]
         return past != past or (value > past if self.plan.select_mode == "max" else value < past)
 
-    def _export(self, modules: dict[str, nn.Module], figures: dict[str, float]) -> None:
-        """Write ``model/`` beside its place and swap it in, so that a whole model is there at almost every moment."""
-        part, old, target = self.out / "model.part", self.out / "model.old", self.out / "model"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-        part.mkdir()
-        self.room.export(self.state, modules, part, figures)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
-        shutil.rmtree(old, ignore_errors=True)
-
     def _draw_samples(self) -> None:
         if not self.accelerator.is_main_process:
             return
@@ -432,6 +395,6 @@ class _Run:
     def _save(self) -> None:
         if self.saved_step == self.state.step:
             return
-        progress = {"elapsed": self.elapsed, "best": self.best}
+        progress = {"elapsed": self.elapsed, "validated": self.validated_step, "best": self.best}
         checkpoint.save_checkpoint(self.out / "checkpoints", self.state, progress, self.plan.keep_checkpoints)
         self.saved_step = self.state.step

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pellucid.errors import DependencyError
 
@@ -74,13 +73,14 @@ def ema_decay(decay: float, step: int) -> float:
 def add_averages(state: TrainState, decay: float) -> None:
     """Give every module an average. Before `prepare`: a copy of a prepared module would run the original's forward."""
 
-    def update(averages: Any, currents: Any, _: Any) -> None:
+    def update(averages: Any, currents: Any, count: Any) -> None:
         if averages[0].is_floating_point() or averages[0].is_complex():
-            torch._foreach_lerp_(averages, currents, 1.0 - ema_decay(decay, state.step))
-        else:  # counters and index tables have no mean
-            torch._foreach_copy_(averages, currents)
+            get_ema_multi_avg_fn(ema_decay(decay, state.step))(averages, currents, count)
+            return
+        for average, current in zip(averages, currents, strict=True):  # counters and index tables have no mean
+            average.copy_(current)
 
     for name, module in state.modules.items():
-        average = AveragedModel(module, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+        average = AveragedModel(module, multi_avg_fn=update, use_buffers=True)
         average.requires_grad_(False)
         state.ema[name] = average
