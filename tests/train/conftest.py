@@ -16,8 +16,8 @@ from pellucid.train.config import check_recipe
 def room(monkeypatch):
     """The toy room, registered; threads kept low so that the tests are good neighbours."""
     monkeypatch.setitem(registry.METHODS, "toy", toy_room.METHOD)
-    toy_room.VALIDATED.clear()
-    toy_room.BATCHES.clear()
+    toy_room.validated_at.clear()
+    toy_room.batches_seen.clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield toy_room

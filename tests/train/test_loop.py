@@ -56,13 +56,13 @@ def test_a_run_leaves_what_it_promises(recipe, tmp_path):
 def test_a_resumed_run_is_the_straight_run_bit_for_bit(recipe, tmp_path, accumulate):
     plan = recipe(ema=0.9, clip_norm=1.0, accumulate=accumulate, steps=16)
     loop.run(plan, tmp_path / "straight")
-    straight = list(toy_room.BATCHES)
-    toy_room.BATCHES.clear()
+    straight = list(toy_room.batches_seen)
+    toy_room.batches_seen.clear()
     assert not loop.run(plan, tmp_path / "parts", stop_after=9).finished
     assert not (tmp_path / "parts" / "model").exists()
     torch.rand(7)  # the state of the generators comes from the checkpoint, not from what happened in between
     assert loop.run(plan, tmp_path / "parts").finished
-    assert straight == toy_room.BATCHES == list(range(16 * accumulate))
+    assert straight == toy_room.batches_seen == list(range(16 * accumulate))
     for average in (False, True):
         assert same(weights(tmp_path / "straight", average), weights(tmp_path / "parts", average))
     records = [
@@ -166,7 +166,7 @@ def test_an_unknown_figure_is_named_and_no_training_is_lost(recipe, tmp_path):
         loop.run(recipe(select="psnr"), tmp_path / "run")
     result = loop.run(recipe(select="score"), tmp_path / "run")
     assert result.finished
-    assert list(range(20)) == toy_room.BATCHES
+    assert toy_room.batches_seen == list(range(20))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(recipe, tmp_path):
@@ -204,7 +204,7 @@ def test_a_changed_recipe_is_refused_but_a_run_may_grow(recipe, tmp_path):
         loop.run(recipe({"model": {"width": 4}}, steps=10), out)
     assert loop.run(recipe(steps=12, log_every=1), out).step == 12
     assert "steps = 12" in (out / "recipe.toml").read_text()
-    assert list(range(12)) == toy_room.BATCHES
+    assert toy_room.batches_seen == list(range(12))
 
 
 def test_a_folder_of_something_else_is_left_alone(recipe, tmp_path):
@@ -284,7 +284,7 @@ def test_the_module_is_validated_in_eval_mode_and_frozen_parts_stay_frozen(recip
         monkeypatch.setattr(toy_room, name, function)
     loop.run(recipe(steps=4, validate_every=2), tmp_path / "run")
     assert modes == [[True, False]] * 4
-    assert toy_room.VALIDATED == [2, 4]
+    assert toy_room.validated_at == [2, 4]
 
 
 def test_bf16_computes_in_bf16_and_validates_outputs_in_fp32(recipe, tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ from pellucid.train import Recipe as BaseRecipe
 from pellucid.train import Section
 
 METHOD = registry.Method("toy", "toy-task", "toy", "toy_room:Pipeline", "toy_room", "toy_room", "a toy")
-VALIDATED: list[int] = []
-BATCHES: list[int] = []
+validated_at: list[int] = []
+batches_seen: list[int] = []
 
 
 class ModelSection(Section):
@@ -56,7 +56,7 @@ def build(recipe, accelerator):
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.train.lr)
 
     def batches(index: int):
-        BATCHES.append(index)
+        batches_seen.append(index)
         generator = torch.Generator().manual_seed(recipe.seed * 1000003 + index * 64 + accelerator.process_index)
         x = torch.rand(recipe.train.batch, 3, generator=generator)
         return x.to(accelerator.device), x.sum(dim=1, keepdim=True).to(accelerator.device)
@@ -85,7 +85,7 @@ def step(state, batch):
 
 
 def validate(state, modules):
-    VALIDATED.append(state.step)
+    validated_at.append(state.step)
     x = torch.rand(64, 3)
     error = nn.functional.mse_loss(modules["net"](x), x.sum(dim=1, keepdim=True)).item()
     peak = state.recipe.worse_after

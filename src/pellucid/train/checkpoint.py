@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from pellucid.errors import WeightsError
-from pellucid.train.state import TrainState
+from pellucid.train.state import TrainState, gather_object, set_seed
 
 logger = logging.getLogger(__name__)
 

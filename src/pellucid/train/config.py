@@ -8,12 +8,13 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.registry import METHODS, Method, resolve
@@ -168,6 +169,21 @@ def find_method(name: Any) -> Method:
     if not isinstance(name, str) or name not in METHODS:
         raise ConfigError(f"method {name!r} is not known", f"use one of {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def section_of(cls: type) -> type[Section]:
+    """Make the recipe table of a config dataclass, so that its fields are written down once.
+
+    ``cls(**table.model_dump())`` is the config again.
+    """
+    hints = get_type_hints(cls)
+    wanted: dict[str, Any] = {}
+    for entry in fields(cls):
+        if entry.default_factory is not MISSING:
+            wanted[entry.name] = (hints[entry.name], Field(default_factory=entry.default_factory))
+        else:
+            wanted[entry.name] = (hints[entry.name], ... if entry.default is MISSING else entry.default)
+    return create_model(cls.__name__, __base__=Section, **wanted)
 
 
 def dump_toml(recipe: Recipe) -> str:

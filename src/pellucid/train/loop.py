@@ -26,8 +26,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, reduce, set_seed
 from PIL import Image
 from torch import Tensor, nn
 
@@ -38,7 +36,17 @@ from pellucid.train import checkpoint, log
 from pellucid.train.config import Recipe, find_method
 from pellucid.train.folder import claim, replace_folder
 from pellucid.train.schedule import lr_factor
-from pellucid.train.state import Accelerator, TrainState, add_averages, clip, ema_decay
+from pellucid.train.state import (
+    Accelerator,
+    AcceleratorState,
+    GradientAccumulationPlugin,
+    TrainState,
+    add_averages,
+    clip,
+    ema_decay,
+    reduce,
+    set_seed,
+)
 
 __all__ = ["DivergedError", "Result", "TrainState", "clip", "ema_decay", "make_accelerator", "prepare", "run"]
 

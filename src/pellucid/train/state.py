@@ -12,10 +12,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pellucid.errors import DependencyError
 
-try:
+try:  # all that training takes from accelerate, so that only this place has to explain when it is missing
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import GradientAccumulationPlugin, gather_object, reduce, set_seed
 except ImportError as missing:
     raise DependencyError("training needs the package accelerate", "pip install 'pellucid[train]'") from missing
+
+
+__all__ = [
+    "Accelerator",
+    "AcceleratorState",
+    "GradientAccumulationPlugin",
+    "TrainState",
+    "add_averages",
+    "clip",
+    "ema_decay",
+    "gather_object",
+    "reduce",
+    "set_seed",
+]
 
 
 @dataclass
@@ -32,6 +48,7 @@ class TrainState:
         ema: averages of the modules, by name.
         extra: the room's own state as plain JSON values; checkpointed and restored.
         clip_norm: ``train.clip_norm``, set by the loop.
+        room: what the room's steps need besides; not checkpointed, as the recipe makes it again.
     """
 
     modules: dict[str, nn.Module]
@@ -42,6 +59,7 @@ class TrainState:
     ema: dict[str, AveragedModel] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     clip_norm: float | None = None
+    room: Any = None
 
     def bare(self) -> dict[str, nn.Module]:
         """The modules without the wrapper for several processes; they still compute in the run's precision."""
