@@ -48,6 +48,7 @@ class TrainState:
         ema: averages of the modules, by name.
         extra: the room's own state as plain JSON values; checkpointed and restored.
         clip_norm: ``train.clip_norm``, set by the loop.
+        minutes: wall-clock minutes over all parts of the run, kept by the loop.
         room: what the room's steps need besides; not checkpointed, as the recipe makes it again.
     """
 
@@ -60,6 +61,7 @@ class TrainState:
     extra: dict[str, Any] = field(default_factory=dict)
     clip_norm: float | None = None
     room: Any = None
+    minutes: float = 0.0
 
     def bare(self) -> dict[str, nn.Module]:
         """The modules without the wrapper for several processes; they still compute in the run's precision."""
