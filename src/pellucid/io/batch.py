@@ -401,7 +401,7 @@ def _bury(worker: _Worker, note: Callable[[Result], None]) -> None:
     code = worker.process.exitcode or 0
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     if worker.job is None:
-        raise PellucidError(f"a worker process could not start: it ended with {how}", "try --workers 1, or --debug")
+        raise PellucidError(f"a worker process could not start: it ended with {how}", "try --workers 1, or -vv")
     memory = ", most likely for want of memory" if code == -signal.SIGKILL else ""
     hint = "try --workers 1 or a smaller --tile"
     error = f"the worker process was ended by {how}{memory} ({hint})"
@@ -452,7 +452,8 @@ def _serve(pipe: "Connection[object, object]", maker: Maker, level: int) -> None
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
     except Exception as error:
-        pipe.send(error if isinstance(error, PellucidError) else PellucidError(describe(error), "try --debug"))
+        logger.debug("a worker process cannot work", exc_info=True)
+        pipe.send(error if isinstance(error, PellucidError) else PellucidError(describe(error), "-vv tells where"))
         return
     pipe.send("ready")
     with suppress(EOFError, BrokenPipeError):  # the parent is gone: nobody is left to tell

@@ -1,0 +1,104 @@
+"""``pellucid models``: which weights there are, where they lie, what is known about them."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli.common import Debug, Offline, Quiet, Verbose, start_logging
+from pellucid.errors import ConfigError
+
+app = typer.Typer(
+    help="List, find, describe and fetch weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME|DIR|ID", help="Bundled weights, a folder, or a hub id.", show_default=False)
+]
+MethodName = Annotated[str | None, typer.Option("--method", help="Which method; needed for a name that two have.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("list")
+def list_(as_json: Json = False, debug: Debug = False) -> None:
+    """List the weights that ship inside the package."""
+    from pellucid.hub.pretrained import bundled
+
+    rows = [_facts(entry.folder, entry.name) for entry in bundled()]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        typer.echo("no weights ship with this package", err=True)
+    for row in rows:
+        millions = row["parameters"] / 1e6
+        typer.echo(f"{row['name']:12} {row['method']:16} {millions:8.2f} M values  {row['size'] / 1e6:7.1f} MB")
+
+
+@app.command()
+def path(name: Name, method: MethodName = None, offline: Offline = False, debug: Debug = False) -> None:
+    """Print the folder of NAME."""
+    typer.echo(str(_find(name, method, offline=offline)))
+
+
+@app.command()
+def info(
+    name: Name, method: MethodName = None, as_json: Json = False, offline: Offline = False, debug: Debug = False
+) -> None:
+    """Print size, configuration, training and the card of NAME."""
+    from pellucid.hub.pretrained import weights_id
+
+    folder = _find(name, method, offline=offline)
+    facts = {"id": weights_id(folder)} | _facts(folder, name)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    card = facts.pop("card")
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for inner, setting in value.items():
+                typer.echo(f"  {inner}: {setting}")
+        else:
+            typer.echo(f"{key}: {value}")
+    typer.echo(f"\n{card}")
+
+
+@app.command()
+def pull(
+    name: Name,
+    method: MethodName = None,
+    offline: Offline = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    debug: Debug = False,
+) -> None:
+    """Fetch NAME from the hub into its cache and print the folder."""
+    start_logging(quiet, verbose)
+    typer.echo(str(_find(name, method, offline=offline)))
+
+
+def _find(name: str, method: str | None, *, offline: bool) -> Path:
+    from pellucid.hub.pretrained import bundled, resolve_weights
+    from pellucid.registry import METHODS
+
+    if method is not None and method not in METHODS:
+        raise ConfigError(f"method {method!r} is not known", f"use one of {', '.join(METHODS)}")
+    rooms = [entry.room for entry in bundled() if entry.name == name and method in (None, entry.room)]
+    if len(rooms) > 1:
+        raise ConfigError(f"{name} ships for {', '.join(rooms)}", "add --method")
+    room = method or (rooms[0] if rooms else next(iter(METHODS)))
+    return resolve_weights(name, room=room, default=name, offline=offline)
+
+
+def _facts(folder: Path, name: str) -> dict[str, Any]:
+    from pellucid.hub.pretrained import info as read
+
+    return {"name": name} | {
+        key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(read(folder)).items()
+    }

@@ -1,0 +1,42 @@
+"""A pipeline that halves a picture instead of looking through glass; worker processes find it by its module's name."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import WeightsError
+from pellucid.layers import Layer, LayerStack
+
+
+class FakePipeline:
+    @classmethod
+    def from_pretrained(cls, source, *, device="auto", dtype="auto", offline=False):
+        if source == "missing":
+            raise WeightsError("no weights 'missing'", "use small")
+        return cls()
+
+    def __call__(
+        self, image, *, strength=1.0, passes=1, way="fast", tile=512, depth="auto", ranges=False, depth_kind=None
+    ):
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+        (layer,) = image.layers
+        pixels = layer.pixels * (1 - 0.5 * strength)
+        layers = [
+            replace(layer, name="transmission", pixels=pixels),
+            Layer("reflection", layer.pixels - pixels, layer.alpha, blend="add"),
+        ]
+        if ranges:
+            half = torch.full_like(pixels[:1], 0.5)
+            layers += [Layer(f"range_{index}", pixels, half, visible=False) for index in range(2)]
+            layers.append(Layer("confidence", torch.full_like(pixels, 1 / 3), visible=False))
+        settings = {"strength": strength, "passes": passes, "way": way, "tile": tile, "depth": depth}
+        meta = replace(image.meta, method="fake", parameters=settings | {"kind": depth_kind})
+        return LayerStack(tuple(layers), meta=meta)
+
+    def video(self, frames: Iterable[Tensor], *, strength=1.0, depth="auto") -> Iterator[Tensor]:
+        for frame in frames:
+            yield torch.cat([frame[:3] * (1 - 0.5 * strength), frame[3:]])
