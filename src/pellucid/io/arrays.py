@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from pellucid.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-Array = NDArray[np.uint8] | NDArray[np.uint16]
+Array = NDArray[Any]  # of uint8 or uint16
 Convert = Callable[[Tensor], Tensor]
 _STRIP = 1 << 20  # pixels converted at a time, so that a large picture needs no second float copy
 
@@ -46,12 +47,12 @@ def to_uint8(pixels: Tensor) -> NDArray[np.uint8]:
 
     Values outside [0, 1] are clipped, and a warning says how many pixels that met.
     """
-    return _quantise(pixels, np.zeros(0, np.uint8))
+    return quantise(pixels, 8)
 
 
 def to_uint16(pixels: Tensor) -> NDArray[np.uint16]:
     """Round ``(..., C, H, W)`` in [0, 1] to the nearest of 65536 levels: ``(..., H, W, C)``; else as `to_uint8`."""
-    return _quantise(pixels, np.zeros(0, np.uint16))
+    return quantise(pixels, 16)
 
 
 def quantise(pixels: Tensor, bit_depth: int, convert: Convert | None = None) -> Array:
@@ -66,13 +67,9 @@ def quantise(pixels: Tensor, bit_depth: int, convert: Convert | None = None) -> 
     Returns:
         ``(..., H, W, C)`` uint8 or uint16.
     """
-    return _quantise(pixels, np.zeros(0, np.uint16 if bit_depth == 16 else np.uint8), convert)
-
-
-def _quantise(pixels: Tensor, like: NDArray[np.generic], convert: Convert | None = None) -> NDArray:
-    levels = int(np.iinfo(like.dtype).max)
+    dtype, levels = (np.uint16, 65535) if bit_depth == 16 else (np.uint8, 255)
     *lead, channels, height, width = pixels.shape
-    array = np.empty((*lead, height, width, channels), like.dtype)
+    array = np.empty((*lead, height, width, channels), dtype)
     out = torch.from_numpy(array)
     rows = max(1, _STRIP // max(1, width * int(np.prod(lead, dtype=np.int64))))
     clipped = 0
