@@ -4,14 +4,23 @@ A provider sees whole pictures, never tiles, and works at a bounded size of its 
 24 megapixels costs little more than a small one. Depth may have any scale: `RangedDepthMap` brings it to ranges.
 """
 
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 from kornia.filters import gaussian_blur2d, guided_blur, laplacian
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.errors import InputError
+from pellucid.errors import ConfigError, InputError
+from pellucid.hub.convert import load_foreign
+from pellucid.hub.pretrained import load_state
+from pellucid.multistep_sirr.cache import require_weights
+from pellucid.multistep_sirr.midas import MidasSmall, postprocess, preprocess
+
+Kind = Literal["inverse", "metric"]
+PROVIDERS = ("midas_small", "transformers", "file", "cue", "none")
+MIDAS_FILES = ("midas_v21_small_256.pt", "midas_v21_small*.pt", "midas_v21_small*.safetensors")
 
 _CUE_SIDE = 512  # the cues are looked for at this size at most
 _CUE_GRID = 64  # and measured on a grid of 64 to 127 cells along the longer side
@@ -46,6 +55,22 @@ class DepthProvider(Protocol):
         ...
 
 
+def check_pictures(rgb01: Tensor) -> None:
+    """Refuse everything but ``(B, 3, H, W)``.
+
+    Raises:
+        InputError: the tensor has another shape or is empty.
+    """
+    if rgb01.ndim != 4 or rgb01.shape[1] != 3 or rgb01.numel() == 0:
+        raise InputError(f"a depth provider takes pictures of shape (B, 3, H, W), found {tuple(rgb01.shape)}")
+
+
+def follow(model: nn.Module, rgb01: Tensor) -> None:
+    """Move a network to where the pictures are, once."""
+    if next(model.parameters()).device != rgb01.device:
+        model.to(rgb01.device)
+
+
 class NoDepth:
     """No depth at all: zeros, which put every pixel into the farthest range."""
 
@@ -54,7 +79,7 @@ class NoDepth:
 
     def __call__(self, rgb01: Tensor) -> Tensor:
         """Return zeros ``(B, 1, H, W)`` for ``(B, 3, H, W)``."""
-        _check(rgb01)
+        check_pictures(rgb01)
         return rgb01.new_zeros((rgb01.shape[0], 1, *rgb01.shape[-2:]), dtype=torch.float32)
 
 
@@ -71,7 +96,7 @@ class CueDepth:
 
     def __call__(self, rgb01: Tensor) -> Tensor:
         """Return the cues of ``(B, 3, H, W)`` in [0, 1] as ``(B, 1, H, W)``, about -3 to 3; see `DepthProvider`."""
-        _check(rgb01)
+        check_pictures(rgb01)
         height, width = rgb01.shape[-2:]
         # A variance in bfloat16 is noise, so autocast is shut out.
         with torch.no_grad(), torch.autocast(rgb01.device.type, enabled=False):
@@ -79,6 +104,82 @@ class CueDepth:
             if depth.shape[-2:] != (height, width):
                 depth = F.interpolate(depth, size=(height, width), mode="bilinear", align_corners=False)
         return depth
+
+
+class MidasDepth:
+    """MiDaS small, frozen: the provider the paper names (Sec. 3).
+
+    Args:
+        model: the network with its weights; it follows the pictures to their device.
+    """
+
+    name = "midas_small"
+    is_learned = True
+
+    def __init__(self, model: MidasSmall) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    @classmethod
+    def from_file(cls, weights: str | Path | None = None) -> "MidasDepth":
+        """Load the published ``midas_v21_small_256.pt``, from a path or from the cache folder; never downloaded.
+
+        Raises:
+            WeightsError: the file is missing, damaged or of another network.
+        """
+        model = MidasSmall()
+        load_state(model, load_foreign(require_weights("MiDaS small", weights, MIDAS_FILES)))
+        return cls(model)
+
+    def __call__(self, rgb01: Tensor) -> Tensor:
+        """Estimate the depth of ``(B, 3, H, W)`` at a longer side of 256, as ``(B, 1, H, W)``; see `DepthProvider`."""
+        check_pictures(rgb01)
+        follow(self.model, rgb01)
+        with torch.no_grad(), torch.autocast(rgb01.device.type, enabled=False):
+            small = preprocess(rgb01).contiguous(memory_format=torch.channels_last)
+            return postprocess(self.model(small), (rgb01.shape[-2], rgb01.shape[-1]))
+
+
+def make_provider(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    path: str | Path | None = None,
+    kind: Kind | None = None,
+) -> DepthProvider:
+    """Make a depth provider from its name.
+
+    Args:
+        name: one of `PROVIDERS`.
+        weights: file of MiDaS's weights (None: the cache folder), or the folder of a transformers network.
+        path: the user's depth map, for ``"file"``.
+        kind: ``"inverse"`` or ``"metric"``, for ``"file"`` (None: inverse) and ``"transformers"`` (None: ask it).
+
+    Raises:
+        ConfigError: an unknown name, or something that the named provider needs was not given.
+        WeightsError: the weights are missing or do not fit.
+        DependencyError: a package that the provider needs is not installed.
+        InputError: the depth map cannot be read.
+    """
+    if name == "none":
+        return NoDepth()
+    if name == "cue":
+        return CueDepth()
+    if name == "midas_small":
+        return MidasDepth.from_file(weights)
+    if name == "transformers":
+        if weights is None:
+            raise ConfigError("depth provider 'transformers' needs the folder of a network", "give --depth-weights")
+        from pellucid.multistep_sirr.depth_transformers import TransformersDepth
+
+        return TransformersDepth(weights, kind)
+    if name == "file":
+        if path is None:
+            raise ConfigError("depth provider 'file' needs a depth map", "give --depth PATH")
+        from pellucid.multistep_sirr.depth_file import FileDepth
+
+        return FileDepth(path, kind or "inverse")
+    raise ConfigError(f"depth provider {name!r} is not known", f"use {', '.join(PROVIDERS)}")
 
 
 def _cues(rgb: Tensor) -> Tensor:
@@ -117,8 +218,3 @@ def _shrink(rgb: Tensor, side: int) -> Tensor:
     scale = side / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
     return F.interpolate(rgb, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _check(rgb01: Tensor) -> None:
-    if rgb01.ndim != 4 or rgb01.shape[1] != 3 or rgb01.numel() == 0:
-        raise InputError(f"a depth provider takes pictures of shape (B, 3, H, W), found {tuple(rgb01.shape)}")
