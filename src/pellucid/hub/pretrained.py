@@ -264,7 +264,8 @@ def save_pretrained(
         (part / CONFIG).write_text(text, encoding="utf-8")
         (part / CARD).write_text(card if card.endswith("\n") else card + "\n", encoding="utf-8")
         # Not save_file: it makes files that only their owner can read, also after installation for everybody.
-        (part / STATE).write_bytes(save(tensors, metadata={"format": "pt", "method": method}))
+        # One metadata key only: several come out in random order, and equal weights would differ in identity.
+        (part / STATE).write_bytes(save(tensors, metadata={"format": "pt"}))
         _swap_in(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
