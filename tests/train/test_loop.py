@@ -314,15 +314,15 @@ def test_two_processes_share_the_work(recipe, tmp_path):
     plan = recipe(ema=0.9)
     (tmp_path / "recipe.toml").write_text(dump_toml(plan))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--main_process_port", "0", str(SCRIPT), str(tmp_path / "recipe.toml"), str(tmp_path / "run")]
+    launch += ["--main_process_port", "0", str(SCRIPT), str(tmp_path / "recipe.toml"), str(tmp_path)]
     environ = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(launch, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "env.json").read_text())[0]["processes"] == 2
-    last = lines(tmp_path / "run" / "validate.jsonl")
+    assert json.loads((tmp_path / "parts" / "env.json").read_text())[0]["processes"] == 2
+    last = lines(tmp_path / "parts" / "validate.jsonl")
     assert [line["step"] for line in last] == [10, 20]  # one line for both: only the main process writes
     assert last[-1]["figures"]["process"] == 0.5  # the mean of ranks 0 and 1
-    log = lines(tmp_path / "run" / "log.jsonl")
+    log = lines(tmp_path / "parts" / "log.jsonl")
     assert [line["step"] for line in log] == [5, 10, 15, 20]
     # The mean target of both processes' batches: each has its own, and the log has the mean over both.
     means = []
@@ -332,5 +332,6 @@ def test_two_processes_share_the_work(recipe, tmp_path):
         means.append(torch.stack([batches(index)[1].mean() for index in range(5)]).mean().item())
     assert means[0] != means[1]
     assert log[0]["losses"]["offset"] == pytest.approx(sum(means) / 2, rel=1e-5)
-    state = json.loads((list_checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json").read_text())
+    state = json.loads((list_checkpoints(tmp_path / "parts" / "checkpoints")[-1] / "state.json").read_text())
     assert state["processes"] == 2
+    assert same(weights(tmp_path / "straight", average=True), weights(tmp_path / "parts", average=True))

@@ -1,12 +1,10 @@
 """A room small enough to train in a test: fit a straight line, with dropout and batch norm to make resuming hard.
 
-Run as a script it trains the recipe named on its command line, for tests that need processes of their own.
+Run as a script it trains a recipe straight and in two parts, for the test that starts several processes.
 """
 
 import json
 import logging
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Literal
@@ -34,7 +32,6 @@ class ModelSection(Section):
 class Recipe(BaseRecipe):
     model: ModelSection = ModelSection()
     break_at: int | None = None  # the loss term "fit" is NaN from this step on
-    interrupt_at: int | None = None  # SIGTERM to itself in this step
     worse_after: int | None = None  # the figure falls after this step
 
 
@@ -74,8 +71,6 @@ def step(state, batch):
     loss = nn.functional.mse_loss(state.modules["net"](x), y)
     if state.recipe.break_at is not None and state.step + 1 >= state.recipe.break_at:
         loss = loss * float("nan")
-    if state.step + 1 == state.recipe.interrupt_at and state.extra["seen"] >= 0:
-        os.kill(os.getpid(), signal.SIGTERM)
     state.accelerator.backward(loss)
     clip(state, "net")
     state.optimizers["net"].step()
@@ -112,7 +107,10 @@ if __name__ == "__main__":
     from pellucid.errors import PellucidError
     from pellucid.train import open_recipe, run
 
+    recipe, folder = open_recipe(sys.argv[1]), Path(sys.argv[2])
     try:
-        run(open_recipe(sys.argv[1], sys.argv[3:]), Path(sys.argv[2]), device="cpu")
+        run(recipe, folder / "straight", device="cpu")
+        run(recipe, folder / "parts", device="cpu", stop_after=9)
+        run(recipe, folder / "parts", device="cpu")
     except PellucidError as error:
         sys.exit(str(error))

@@ -154,9 +154,9 @@ def _restore(path: Path, state: TrainState) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
     rest = torch.load(path / "optimizers.pt", map_location="cpu", weights_only=True)
     for name, module in state.bare().items():
-        load_model(module, path / f"{name}.safetensors", device=str(accelerator.device))
+        load_model(module, path / f"{name}.safetensors")
     for name, average in state.ema.items():
-        load_model(average, path / f"{name}.ema.safetensors", device=str(accelerator.device))
+        load_model(average, path / f"{name}.ema.safetensors")
     for name, optimizer in state.optimizers.items():
         optimizer.load_state_dict(rest["optimizers"][name])
     if accelerator.scaler is not None and rest["scaler"]:

@@ -313,7 +313,8 @@ class _Run:
         means = self.meter.means()
         names = sorted(means)
         if names:
-            stacked: Any = reduce(torch.stack([means[name] for name in names]), reduction="mean")
+            here = self.accelerator.device
+            stacked: Any = reduce(torch.stack([means[name].to(here) for name in names]), reduction="mean")
             losses = dict(zip(names, stacked.tolist(), strict=True))
         else:
             losses = {}
