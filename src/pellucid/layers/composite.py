@@ -99,8 +99,9 @@ def composite(layers: list[tuple[Tensor, Tensor | None, str, float]]) -> tuple[T
             colour, coverage, opaque = pixels, torch.ones_like(pixels[..., :1, :, :]), True
             continue
         if blend == "add" and opaque:  # the common case of transmission + reflection, without the alpha arithmetic
-            light = pixels if alpha is None else pixels * alpha
-            colour = _add(colour, light if opacity == 1.0 else light * opacity)
+            mixed = _add(colour, pixels)
+            full = alpha is None and opacity == 1.0
+            colour = mixed if full else torch.lerp(colour, mixed, _coverage(pixels, alpha, opacity))
             continue
         colour, coverage = over(colour, coverage, pixels, _coverage(pixels, alpha, opacity), blend)
     return colour, None if opaque else coverage

@@ -180,7 +180,7 @@ class LayerStack:
         if background is not None:
             shape = self.layers[0].pixels.shape
             below = background.to(torch.float32)
-            below = below.reshape(3, 1, 1) if below.ndim == 1 else below
+            below = below[:, None, None] if below.ndim == 1 else below
             if below.ndim != 3 or below.shape[0] != 3:
                 raise InputError(f"background must be (3,) or (3, H, W), found {tuple(background.shape)}")
             try:
