@@ -123,17 +123,17 @@ def convert(image: Image.Image, name: str, data: bytes | None = None) -> tuple[T
         data: its file, from which 16-bit pixels are read; None for a picture made in memory.
     """
     info = image.info
-    block = exif.from_tiff(image) if image.format == "TIFF" else exif.strip_prefix(info.get("exif"))
-    orientation = exif.orientation(block)
-    if image.format == "TIFF":
-        orientation = int(getattr(image, "tag_v2", {}).get(274, 1))
+    turned_by_pillow = image.format == "TIFF"
+    block = None if turned_by_pillow else exif.strip_prefix(info.get("exif"))
+    orientation = int(getattr(image, "tag_v2", {}).get(274, 1)) if turned_by_pillow else exif.orientation(block)
     profile: bytes | None = info.get("icc_profile") or None
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp")
 
     array, alpha_after = _pixels(image, name, data), None
-    turned_by_pillow = image.format == "TIFF"
     if array is None:
         array, profile, alpha_after = _eight_bit(image, name, profile)
+    if turned_by_pillow:
+        block = exif.from_tiff(image)
     del image
     if orientation in range(2, 9) and not turned_by_pillow:
         array = exif.turn(array, orientation)

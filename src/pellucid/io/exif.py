@@ -99,13 +99,11 @@ def turn(array: NDArray[Any], value: int) -> NDArray[Any]:
 
 def from_tiff(image: Image.Image) -> bytes | None:
     """Collect the EXIF of an opened TIFF, whose main directory holds it between the tags of the pixels."""
-    exif = image.getexif()
-    for tag in [tag for tag in exif if tag in _STRUCTURE]:
-        del exif[tag]
-    if not len(exif):
-        return None
     try:
-        return strip_prefix(exif.tobytes())
+        kept = Image.Exif()
+        for tag, value in _content(image.getexif()).items():
+            kept[tag] = value
+        return strip_prefix(kept.tobytes()) if len(kept) else None
     except (ValueError, TypeError, KeyError, struct.error, OverflowError) as error:
         logger.warning("the EXIF tags of this TIFF cannot be kept: %s", error)
         return None
@@ -117,6 +115,17 @@ def tiff_tags(block: bytes | None) -> dict[int, Any]:
         return {}
     exif = Image.Exif()
     exif.load(PREFIX + block)
-    nested = (IFD.Exif, IFD.GPSInfo)
-    tags = {tag: exif.get_ifd(tag) if tag in nested else exif[tag] for tag in exif if tag not in _STRUCTURE}
-    return {tag: value for tag, value in tags.items() if value not in (None, {}, b"", "")}
+    return _content(exif)
+
+
+def _content(exif: Image.Exif) -> dict[int, Any]:
+    tags: dict[int, Any] = {}
+    for tag in exif:
+        if tag in _STRUCTURE:
+            continue
+        value = exif[tag]
+        if tag in (IFD.Exif, IFD.GPSInfo):  # a place in the old file: take what lies there
+            value = {key: inner for key, inner in exif.get_ifd(tag).items() if key != IFD.Interop}
+        if value not in (None, {}, b"", ""):
+            tags[tag] = value
+    return tags

@@ -107,6 +107,8 @@ def find_format(path: str | Path, *, time: bool, reading: bool = False, format: 
     """
     need = "time" if time else "still"
     suffix = f".{format.lower().lstrip('.')}" if format else ("" if str(path) == "-" else Path(path).suffix.lower())
+    if str(path) == "-" and not format:
+        raise FormatError("-: a file on stdout needs a format", f"use --format with one of {suffixes_that(need)}")
     known = [row for row in FORMATS if suffix in row.suffixes and (row.reader if reading else row.writer)]
     fitting = [row for row in known if getattr(row, need)]
     if fitting:
@@ -115,8 +117,6 @@ def find_format(path: str | Path, *, time: bool, reading: bool = False, format: 
     if known:
         what = "frames over time" if time else "a still picture"
         raise FormatError(f"{path}: {known[0].name} ({suffix or 'a folder'}) cannot hold {what}", f"use one of {able}")
-    if str(path) == "-" and not format:
-        raise FormatError("-: a file on stdout needs a format", f"use --format with one of {able}")
     verb = "read" if reading else "written"
     raise FormatError(f"{path}: format {suffix or 'without suffix'!r} cannot be {verb}", f"use one of {able}")
 
