@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from pellucid.data import PixelBank
@@ -54,6 +55,15 @@ def test_shrinking_is_antialiased_as_pillow_does_it():
     image = Image.fromarray(picture.permute(1, 2, 0).numpy()).resize((20, 20), Image.Resampling.BILINEAR)
     wanted = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1) / 255.0
     assert (found[0] - wanted).abs().max() < 1.5 / 255  # Pillow rounds twice
+
+
+def test_enlarging_is_bilinear():
+    picture = noise(12, 12)
+    found = PixelBank.from_pictures([picture], side=12).crops(
+        torch.tensor([0]), 30, seeded(), scale=(1.0, 1.0), flip=False
+    )
+    wanted = F.interpolate(picture[None] / 255.0, (30, 30), mode="bilinear", align_corners=False)
+    assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_crops_hold_nothing_of_the_padding():
