@@ -1,5 +1,7 @@
 """Weights: saved and loaded as a folder, found by name, converted from elsewhere, described by a card."""
 
+from pellucid.hub.cards import Figure, credit_lines, model_card
+from pellucid.hub.convert import load_foreign, rename
 from pellucid.hub.pretrained import (
     BundledWeights,
     WeightsInfo,
@@ -15,12 +17,17 @@ from pellucid.hub.pretrained import (
 
 __all__ = [
     "BundledWeights",
+    "Figure",
     "WeightsInfo",
     "bundled",
+    "credit_lines",
     "info",
     "load_config",
+    "load_foreign",
     "load_state",
+    "model_card",
     "read_state",
+    "rename",
     "resolve_weights",
     "save_pretrained",
     "weights_id",
