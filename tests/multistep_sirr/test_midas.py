@@ -88,6 +88,10 @@ def test_longer_side_becomes_256(picture: tuple[int, int], expected: tuple[int, 
     assert network_size(*picture) == expected
 
 
+def test_rounding_never_exceeds_a_side_that_is_no_multiple() -> None:
+    assert network_size(100, 200, side=250) == (128, 224)
+
+
 def test_preprocess_normalises_and_postprocess_returns_the_size() -> None:
     grey = torch.full((1, 3, 50, 70), 0.5)
     ready = preprocess(grey)
