@@ -118,10 +118,23 @@ def test_transfer_curve_is_odd_and_its_own_inverse() -> None:
         profiles.profile({b"A2B0": bytes(40)}),
         profiles.rgb(profiles.P3, profiles.table(1 - STEPS)),
         profiles.rgb(profiles.P3, b"para\0\0\0\0\0\x09\0\0" + bytes(40)),
+        profiles.rgb(profiles.P3, profiles.para(3, 2.4, 0.5, -0.9, 0.1, 0.5)),
+        profiles.rgb(profiles.P3, profiles.para(1, 3000.0, 3000.0, 0.0)),
         profiles.rgb(((0.0,) * 3,) * 3, profiles.gamma(2.2)),
         profiles.profile({b"kTRC": profiles.gamma(2.2)}, b"GRAY"),
     ],
-    ids=["empty", "noise", "cut", "lookup", "falling", "unknown-curve", "singular", "grey"],
+    ids=[
+        "empty",
+        "noise",
+        "cut",
+        "lookup",
+        "falling",
+        "unknown-curve",
+        "negative-base",
+        "overflow",
+        "singular",
+        "grey",
+    ],
 )
 def test_what_cannot_be_used_is_none(data: bytes) -> None:
     assert icc.parse(data) is None

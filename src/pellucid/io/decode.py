@@ -59,12 +59,14 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[Tensor
         InputError: the data is no picture, damaged, too large or animated.
     """
     image = open_image(data, name, max_pixels)
+    frames = count_frames(image, name)
+    if frames > 1 and image.format != "TIFF":
+        raise InputError(f"{name}: has {frames} frames, expected a still picture", "this verb takes stills")
+    if frames > 1:
+        logger.warning("%s: has %d pages; the first one is read", name, frames)
     try:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "TIFF":
-            raise InputError(f"{name}: has {frames} frames, expected a still picture", "this verb takes stills")
-        if frames > 1:
-            logger.warning("%s: has %d pages; the first one is read", name, frames)
+        if image.format == "TIFF":
+            _check_length(image, len(data))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd tags; what cannot be read raises
             return convert(image, name, data)
@@ -74,6 +76,30 @@ def decode(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> tuple[Tensor
         raise InputError(f"{name}: {image.width}x{image.height} pixels do not fit in memory") from error
     except Exception as error:  # Pillow's readers raise whatever damaged data leads to, from OSError to IndexError
         raise _damaged(name, image.format or "picture", error) from error
+
+
+def count_frames(image: ImageFile, name: str) -> int:
+    """Count the frames of an animation or the pages of a TIFF.
+
+    Raises:
+        InputError: the data is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # as in `decode`
+        raise _damaged(name, image.format or "picture", error) from error
+
+
+def _check_length(image: Any, length: int) -> None:
+    """Meet a TIFF that is cut short here: libtiff would write lines of its own to stderr."""
+    starts = image.tag_v2.get(273, image.tag_v2.get(324, 0))
+    sizes = image.tag_v2.get(279, image.tag_v2.get(325, 0))
+    pairs = zip(np.atleast_1d(starts).tolist(), np.atleast_1d(sizes).tolist(), strict=False)
+    end = max((start + size for start, size in pairs), default=0)
+    if end > length:
+        raise OSError(f"its pixels end at byte {end}, the file at {length}")
 
 
 def open_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:

@@ -3,6 +3,7 @@
 import logging
 import re
 import struct
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,9 +114,11 @@ def tiff_tags(block: bytes | None) -> dict[int, Any]:
     """Return the tags of an EXIF block as a TIFF's main directory takes them; nested directories are dicts."""
     if not block:
         return {}
-    exif = Image.Exif()
-    exif.load(PREFIX + block)
-    return _content(exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is damaged in the block is left out
+        exif = Image.Exif()
+        exif.load(PREFIX + block)
+        return _content(exif)
 
 
 def _content(exif: Image.Exif) -> dict[int, Any]:

@@ -51,11 +51,13 @@ class Curve:
 
     @property
     def invertible(self) -> bool:
-        """Whether light never falls as the device value rises."""
-        if self.table is not None:
-            return bool((self.table.diff() >= 0).all()) and bool(self.table[-1] > self.table[0])
-        g, a, _, c, _, _, _ = self.parameters
-        return g > 0 and a > 0 and c >= 0
+        """Whether light never falls as the device value rises, and stays about within [0, 1]."""
+        g, a, b, c, d, _, _ = self.parameters
+        if self.table is None and not (g > 0 and a > 0 and c >= 0 and a * max(d, 0.0) + b >= -1e-4):
+            return False
+        light = self.decode(torch.linspace(0, 1, 1024, dtype=torch.float64))
+        rising = bool((light.diff() >= -1e-4).all()) and bool(light[-1] > light[0])
+        return rising and bool((light.abs() < 2).all())
 
     def decode(self, x: Tensor) -> Tensor:
         """Device value to linear light; any shape, float64."""
@@ -77,7 +79,7 @@ class Curve:
             x = ((size - e).clamp(min=0) ** (1 / g) - b) / a
             if d > 0:
                 toe = (size - f) / c if c > 0 else torch.zeros_like(size)
-                x = torch.where(size >= (a * d + b) ** g + e, x, toe)
+                x = torch.where(size >= max(a * d + b, 0.0) ** g + e, x, toe)
         return torch.where(y == size, x, y)
 
 

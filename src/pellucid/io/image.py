@@ -16,6 +16,7 @@ from torch import Tensor
 from pellucid.errors import FormatError, InputError
 from pellucid.io.arrays import from_array, quantise, to_uint8, to_uint16
 from pellucid.io.decode import MAX_PIXELS, convert, decode, open_image
+from pellucid.io.decode import count_frames as _count_frames
 from pellucid.io.encode import encode_still
 from pellucid.io.files import atomic_path, check_output, write_error
 from pellucid.io.formats import find_format
@@ -85,7 +86,7 @@ def count_frames(source: str | Path) -> int:
     """
     data, name = _read(source)
     image = open_image(data, name)
-    return 1 if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
+    return 1 if image.format == "TIFF" else _count_frames(image, name)
 
 
 def _read(source: str | Path | BinaryIO) -> tuple[bytes, str]:
