@@ -1,5 +1,5 @@
 """An evaluation that answers at once."""
 
 
-def evaluate_command(set_dir, protocol, weights, device):
-    return f"protocol {protocol}\n\n| row | PSNR |\n|---|--:|\n| input | 22.1 |\n| {weights} | 23 |\n"
+def evaluate(set_dir, protocol, weights, device, **options):
+    return [{"system": "input", "PSNR": 22.1, "SSIM": 0.75}, {"system": weights, "PSNR": 23.456, **options}]

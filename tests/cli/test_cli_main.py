@@ -127,11 +127,16 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
 
 
 @pytest.mark.usefixtures("fake_room")
-def test_eval_prints_the_rooms_table(tmp_path, pellucid):
-    ended = pellucid("eval", "--set", tmp_path, "--protocol", "disk", "--model", "small")
-    assert "| small | 23 |" in ended.out
+def test_eval_prints_the_rooms_rows(tmp_path, pellucid):
+    ended = pellucid("eval", "--set", tmp_path, "--protocol", "disk", "--model", "small", "--way", "exact")
+    assert ended.out.splitlines() == [
+        "| system |  PSNR |  SSIM | way   |",
+        "| ------ | ----: | ----: | ----- |",
+        "| input  | 22.10 | 0.750 |       |",
+        "| small  | 23.46 |       | exact |",
+    ]
     rows = json.loads(pellucid("eval", "--set", tmp_path, "--model", "small", "--json").out)
-    assert rows == [{"row": "input", "PSNR": 22.1}, {"row": "small", "PSNR": 23.0}]
+    assert rows[1] == {"system": "small", "PSNR": 23.456}
     assert pellucid("eval", "--set", tmp_path / "none").code == 1
 
 
