@@ -76,7 +76,8 @@ FORMATS: tuple[FileFormat, ...] = (
     FileFormat("MP4", (".mp4",), time=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("APNG", (".apng", ".png"), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("animated WebP", (".webp",), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
-    FileFormat("animated GIF", (".gif",), time=True, reader=_FILM, writer=_WRITE_FILM),
+    FileFormat("animated GIF", (".gif",), time=True, reader=_FILM),
+    FileFormat("film", (".mkv", ".avi", ".m4v"), time=True, reader=_FILM),
     FileFormat("folder of PNGs", ("",), time=True, alpha=True, deep=True, reader=_FILM, writer=_WRITE_FILM),
 )
 
