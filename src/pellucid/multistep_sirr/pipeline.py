@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pellucid.device import resolve_device, resolve_dtype
 from pellucid.errors import ConfigError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
-from pellucid.io import as_stack
+from pellucid.io.image import as_stack
 from pellucid.layers import Layer, LayerStack
 from pellucid.multistep_sirr.depth import DepthProvider, make_provider
 from pellucid.multistep_sirr.full_size import (
@@ -246,7 +246,7 @@ class ReflectionRemovalPipeline:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The networks once, any size: ``(B, 3, h, w)``, ``(B, D, h, w)`` -> two of ``(B, 3, h, w)``, float32."""
         height, width = x.shape[-2:]
