@@ -174,6 +174,11 @@ def results_file(inputs: Sequence[str], out: str | None) -> Path | None:
     return folders[0] / RESULTS if len(folders) == 1 else None
 
 
+def _failure(result: "Result") -> str:
+    label = result.job.label
+    return f"error: {result.error}" if result.error.startswith(label) else f"error: {label}: {result.error}"
+
+
 @contextmanager
 def batch_progress(total: int, *, quiet: bool) -> "Iterator[Progress]":
     """A bar with rate and time left on a terminal, plain lines elsewhere; failures are named in both."""
@@ -182,7 +187,7 @@ def batch_progress(total: int, *, quiet: bool) -> "Iterator[Progress]":
 
         def line(result: "Result", done: int, total: int) -> None:
             if result.status == "failed":
-                typer.echo(f"error: {result.job.label}: {result.error}", err=True)
+                typer.echo(_failure(result), err=True)
             elif not quiet:
                 spent = f" {result.seconds:.2f} s" if result.status == "done" else ""
                 typer.echo(f"[{done:{width}}/{total}] {result.job.label}: {result.status}{spent}", err=True)
@@ -198,7 +203,7 @@ def batch_progress(total: int, *, quiet: bool) -> "Iterator[Progress]":
         def advance(result: "Result", done: int, total: int) -> None:
             nonlocal skipped
             if result.status == "failed":
-                progress.console.print(f"error: {result.job.label}: {result.error}", markup=False, highlight=False)
+                progress.console.print(_failure(result), markup=False, highlight=False, soft_wrap=True)
             if result.status == "skipped":
                 skipped += 1
                 progress.update(task, total=total - skipped)

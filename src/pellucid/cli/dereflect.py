@@ -151,21 +151,26 @@ def _extension_rule(out: str | None, format: str | None) -> Callable[[Path], str
     """Suffix of a result: that of ``--format``, else the input's where it can be written, else PNG or MOV."""
     from pellucid.io import batch, formats
 
+    stills = {suffix for row in formats.FORMATS if row.still and row.writer for suffix in row.suffixes}
+    films = {suffix for row in formats.FORMATS if row.time and row.writer for suffix in row.suffixes} - {""}
     if format is not None:
-        suffix = f".{format.lower().lstrip('.')}"
-        if not any(suffix in row.suffixes and row.writer for row in formats.FORMATS):
-            able = ", ".join(
-                dict.fromkeys(row.suffixes[0] for row in formats.FORMATS if row.writer and row.suffixes[0])
-            )
-            raise ConfigError(f"format {format!r} cannot be written", f"use one of {able}")
+        asked = f".{format.lower().lstrip('.')}"
+        if asked not in stills | films:
+            able = formats.suffixes_that("still"), formats.suffixes_that("time")
+            raise ConfigError(f"format {format!r} cannot be written", f"use one of {', '.join(able)}")
         if out not in (None, batch.STDIO) and not batch.is_folder(out):
             told = Path(out).suffix.lower()
-            row = next(row for row in formats.FORMATS if suffix in row.suffixes)
+            row = next(row for row in formats.FORMATS if asked in row.suffixes)
             if told and told not in row.suffixes:
                 raise ConfigError(f"--format {format} and -o {out} ask for different formats", "leave one of them out")
-        return lambda path: suffix
-    writable = {suffix for row in formats.FORMATS if row.writer for suffix in row.suffixes}
-    return lambda path: path.suffix if path.suffix.lower() in writable - {""} else ".mov" if _is_film(path) else ".png"
+        return lambda path: asked
+
+    def keep(path: Path) -> str:
+        if _is_film(path):
+            return path.suffix if path.suffix.lower() in films else ".mov"
+        return path.suffix if path.suffix.lower() in stills else ".png"
+
+    return keep
 
 
 def _is_layered(suffix: str | None) -> bool:
