@@ -290,6 +290,7 @@ class _Run:
                 f"checkpoint in {self.out} is of step {self.saved_step}",
             )
         self.elapsed = now
+        self.state.minutes = now / 60.0
         return asked
 
     def _due(self, step: int, *names: str) -> bool:
