@@ -128,6 +128,22 @@ def test_vp9_lossless_is_exact_in_alpha(tmp_path: Path) -> None:
     assert alpha_error(path, soft_disc()) == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "coarse", "fine"),
+    [
+        (".mov", {"bits_per_mb": 200}, {"bits_per_mb": 8000}),
+        (".webm", {"crf": 50}, {"crf": 4}),
+        (".mp4", {"crf": 50, "preset": "ultrafast"}, {"crf": 1}),
+    ],
+)
+def test_settings_reach_the_encoder(tmp_path: Path, suffix: str, coarse: dict[str, int], fine: dict[str, int]) -> None:
+    errors = []
+    for name, options in (("coarse", coarse), ("fine", fine)):
+        path = save_video(film(noise()), tmp_path / f"{name}{suffix}", **options)
+        errors.append((load_video(path).layers[0].pixels - noise()).abs().mean())
+    assert errors[1] < errors[0] * 0.9
+
+
 def test_alpha_error_notices_dropped_alpha(tmp_path: Path) -> None:
     # The check itself must be able to fail: FFmpeg's own VP9 decoder gives the same film without alpha.
     path = save_video(film(patches(), soft_disc()), tmp_path / "a.webm")
@@ -310,6 +326,25 @@ def test_sound_is_copied_where_the_container_holds_it(tmp_path: Path, caplog: py
         save_video(stack, tmp_path / f"out{suffix}", audio_from=tmp_path / "in.mp4")
         assert "is left out" in caplog.text
         assert load_video(tmp_path / f"out{suffix}").frames == FRAMES
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "flac", "mp2", "libopus"])
+def test_any_sound_is_copied_or_its_loss_is_told(tmp_path: Path, codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        sound = container.add_stream(codec, rate=48000, layout="mono")
+        resampler = av.AudioResampler(sound.codec_context.format, "mono", 48000)
+        for index in range(10):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48000, index * 960
+            for each in resampler.resample(frame):
+                container.mux(sound.encode(each))
+        container.mux(sound.encode())
+    for suffix in (".mov", ".mp4", ".webm"):
+        caplog.clear()
+        path = save_video(film(torch.rand(FRAMES, 3, 48, 32)), tmp_path / f"a{suffix}", audio_from=tmp_path / "in.mkv")
+        with av.open(str(path)) as container:
+            assert bool(container.streams.audio) != ("left out" in caplog.text)
+        assert load_video(path).frames == FRAMES
 
 
 def test_uneven_films_are_refused_or_held(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,7 @@ ENCODERS: Mapping[str, Encoder] = MappingProxyType(
             "yuv444p10le",
             "yuva444p10le",
             {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"},
-            tunable=("qscale",),
+            tunable=("bits_per_mb",),
         ),
         # auto-alt-ref=0: libvpx cannot make hidden reference frames for colour and alpha alike.
         ".webm": Encoder(
@@ -66,8 +66,8 @@ ENCODERS: Mapping[str, Encoder] = MappingProxyType(
             "libvpx-vp9",
             "yuv420p",
             "yuva420p",
-            {"crf": "10", "b": "0", "auto-alt-ref": "0", "row-mt": "1", "cpu-used": "2"},
-            tunable=("crf", "lossless", "cpu-used"),
+            {"crf": "10", "b": "0", "auto-alt-ref": "0", "row-mt": "1", "speed": "2"},
+            tunable=("crf", "lossless", "speed"),
         ),
         ".mp4": Encoder(
             "mp4",
@@ -143,6 +143,10 @@ class FilmSink:
             self._open()
         except (FFmpegError, ValueError) as error:
             self.close()
+            if self._sound:  # some containers take a track and refuse it only with the header
+                logger.warning("%s: the sound is left out: %s cannot hold it", self._label, self._label.suffix)
+                self._sound = None
+                return self._start()
             settings = {**self._encoder.options, **self._options}
             found = f"{self._size[0]}x{self._size[1]} at {self._fps} frames per second"
             reason = f"{self._encoder.codec} does not take {found} with {settings or 'no options'}"

@@ -191,8 +191,8 @@ class VideoWriter:
         background: opaque colour ``(3,)`` or ``(3, H, W)`` that frames with alpha are laid over.
         bit_depth: 16 for deep animated PNG and folders; the other formats have the depth they have.
         audio_from: a film whose sound is copied, as far as the container holds it; what is left out is logged.
-        options: encoder settings: ``qscale`` for .mov; ``crf``, ``lossless``, ``cpu-used`` for .webm; ``crf``,
-            ``preset`` for .mp4.
+        options: encoder settings: ``bits_per_mb`` for .mov (up to 8192, more is finer); ``crf``, ``lossless``,
+            ``speed`` for .webm; ``crf``, ``preset`` for .mp4.
 
     Raises:
         FormatError: the format cannot hold alpha, this size or this rate; the message lists those that can.
