@@ -145,7 +145,12 @@ def work(job: batch.Job) -> None:
     if text == "bug":
         raise ValueError("two\nlines")
     if text.startswith("sleep"):
-        time.sleep(float(text.split()[1]))
+        half = job.target.with_suffix(".half")
+        half.touch()
+        try:
+            time.sleep(float(text.split()[1]))
+        finally:
+            half.unlink()
     job.target.write_text(text + os.environ.get("OMP_NUM_THREADS", ""))
 
 
@@ -160,7 +165,8 @@ def rows(tmp_path: Path) -> list[dict]:
     return [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
 
 
-def test_bad_files_and_dying_workers_do_not_stop_the_rest(tmp_path):
+def test_bad_files_and_dying_workers_do_not_stop_the_rest(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     jobs = photos(tmp_path, a="bad", b="die", c="fine", d="bug", e="die", f="fine")
     seen = []
     results = batch.run(
@@ -246,12 +252,14 @@ def test_ctrl_c_stops_cleanly_and_a_second_run_does_the_rest(tmp_path):
     deadline = time.time() + 20
     while time.time() < deadline and not (log.exists() and log.read_text()):
         time.sleep(0.05)
-    time.sleep(0.3)  # by now the sleepers are at work
+    while time.time() < deadline and len(list((tmp_path / "out").glob("*.half"))) < 2:
+        time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     stderr = process.communicate(timeout=15)[1]
     assert process.returncode == -signal.SIGINT
     assert stderr.count("Traceback") == 1, stderr  # the parent's own; workers are silent
     assert [Path(row["input"]).stem for row in rows(tmp_path)] == ["a"]
+    assert not list((tmp_path / "out").glob("*.half"))  # workers took away what they had begun
     for name in "bc":
         (tmp_path / "in" / f"{name}.png").write_text("fine")
     results = batch.run(collect([tmp_path / "in"], tmp_path / "out"), Maker())

@@ -382,7 +382,7 @@ def _in_processes(todo: deque[Job], maker: Maker, count: int, note: Callable[[Re
                 except (EOFError, OSError):
                     workers.remove(worker)
                     _bury(worker, note)
-                    if len(todo) >= len([w for w in workers if w.job is None]) + 1:
+                    if len(todo) > sum(other.job is None for other in workers):
                         workers.append(_start(maker))
                     continue
                 if isinstance(message, BaseException):
