@@ -62,12 +62,13 @@ def dereflect(
         str,
         typer.Option(
             "--depth",
-            metavar="auto|cue|none|midas_small|PATH",
+            metavar="auto|cue|none|midas_small|transformers|PATH",
             help="Where depth comes from; PATH is a depth picture, or a folder of them for a batch.",
         ),
     ] = "auto",
     depth_weights: Annotated[
-        Path | None, typer.Option("--depth-weights", metavar="PATH", help="Weights of the depth network.")
+        Path | None,
+        typer.Option("--depth-weights", metavar="PATH", help="File of MiDaS, or folder of a transformers network."),
     ] = None,
     depth_kind: Annotated[
         Literal["inverse", "metric"] | None,
@@ -298,7 +299,7 @@ def _other_layers(stack: "LayerStack", target: Path) -> dict[str, Path]:
 def _depth_for(job: "Job", depth: str) -> str:
     """The depth picture of this job when ``--depth`` is a folder of them: same place and stem below it."""
     folder = Path(depth)
-    if not folder.is_dir() or (folder / "config.json").exists():  # the latter is a depth network
+    if not folder.is_dir():
         return depth
     place = folder / job.relative.parent
     stem = job.relative.stem
