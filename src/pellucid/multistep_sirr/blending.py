@@ -47,6 +47,7 @@ class BlendOptions:
         veil_gain: smallest and largest light of the veil, drawn log-uniformly (linear light).
         veil_flat: share of veils without structure (the mean colour of a picture).
         contrast: smallest factor on the mixture under a veil.
+        faint: share of samples of which only a part of the reflection and veil is kept, as weak glass shows it.
         clean: share of samples without any reflection; the network must leave clean pictures alone.
     """
 
@@ -58,6 +59,7 @@ class BlendOptions:
     veil_gain: tuple[float, float] = (0.03, 0.6)
     veil_flat: float = 0.4
     contrast: float = 0.8
+    faint: float = 0.0
     clean: float = 0.05
 
 
@@ -79,6 +81,8 @@ def blend(T: Tensor, R: Tensor, V: Tensor, generator: Generator, options: BlendO
     doubled = torch.rand(count, generator=generator) < options.ghost
     veiled = torch.rand(count, generator=generator) < options.veil
     clean = torch.rand(count, generator=generator) < options.clean
+    faint = torch.rand(count, generator=generator) < options.faint
+    kept = torch.where(faint, 0.15 + 0.55 * torch.rand(count, generator=generator), 1.0)
     if doubled.any():
         R = _put(R, doubled, ghost(R[doubled.to(R.device)], generator, scale))
     mixture, target, source = T.clone(), T.clone(), torch.zeros_like(T)
@@ -94,6 +98,9 @@ def blend(T: Tensor, R: Tensor, V: Tensor, generator: Generator, options: BlendO
     if veiled.any():
         here = veiled.to(T.device)
         mixture = _put(mixture, veiled, veil(mixture[here], V[here], generator, options))
+    if faint.any():
+        part = kept.to(T)[:, None, None, None]
+        mixture, source = torch.lerp(target, mixture, part), source * part
     if clean.any():
         here = clean.to(T.device)
         mixture = _put(mixture, clean, T[here])

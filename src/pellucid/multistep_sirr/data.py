@@ -206,8 +206,8 @@ class BlendBatches:
         options: BlendOptions,
         seed: int,
         process: tuple[int, int] = (0, 1),
-        relit: float = 0.4,
-        reference: float = 192.0,
+        relit: float = 0.3,
+        reference: float = 256.0,
     ) -> None:
         if sum(len(bank) for bank, _ in banks) < 3:
             raise InputError("blending needs at least 3 pictures")
@@ -241,7 +241,7 @@ class BlendBatches:
         return out
 
 
-def relight(pictures: Tensor, generator: Generator, share: float = 0.4) -> Tensor:
+def relight(pictures: Tensor, generator: Generator, share: float = 0.3) -> Tensor:
     """Vary the light of pictures ``(B, 3, H, W)``: dim rooms, other contrast, other saturation.
 
     Rooms behind glass are darker than the photographs people publish; without this a network learns that dark is wrong.
@@ -249,7 +249,7 @@ def relight(pictures: Tensor, generator: Generator, share: float = 0.4) -> Tenso
     Args:
         pictures: in [0, 1].
         generator: CPU generator.
-        share: of pictures that are dimmed, by up to a factor of 4 in linear light.
+        share: of pictures that are dimmed, by up to a factor of 2 in linear light.
     """
     count = pictures.shape[0]
 
@@ -257,7 +257,7 @@ def relight(pictures: Tensor, generator: Generator, share: float = 0.4) -> Tenso
         return (low + (high - low) * torch.rand(count, channels, 1, 1, generator=generator)).to(pictures)
 
     dimmed = (torch.rand(count, 1, 1, 1, generator=generator) < share).to(pictures)
-    gain = torch.exp(uniform(math.log(0.25), 0) * dimmed) * uniform(0.9, 1.0, 3)
+    gain = torch.exp(uniform(math.log(0.5), 0) * dimmed) * uniform(0.9, 1.0, 3)
     lit = (pictures.clamp(min=1e-4) ** 2.2 * gain) ** (1 / 2.2)
     lit = lit ** torch.exp(uniform(-0.25, 0.25))
     grey = lit.mean(1, keepdim=True)
