@@ -20,7 +20,7 @@ from pellucid.errors import ConfigError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
 from pellucid.io.image import as_stack
 from pellucid.layers import Layer, LayerStack
-from pellucid.multistep_sirr.depth import DepthProvider, make_provider
+from pellucid.multistep_sirr.depth import PROVIDERS, DepthProvider, Kind, make_provider
 from pellucid.multistep_sirr.full_size import (
     apply_coefficients,
     enlarge_strips,
@@ -60,6 +60,7 @@ class ReflectionRemovalPipeline:
         self.pair = pair.eval().requires_grad_(False)
         self.config = pair.config
         self.weights = weights
+        self._last_provider: tuple[Any, DepthProvider] | None = None
         self.ranged_depth = RangedDepthMap(self.config.ranges, self.config.range_mode, self.config.encoding)
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
@@ -92,7 +93,7 @@ class ReflectionRemovalPipeline:
     def to(self, device: str | torch.device) -> ReflectionRemovalPipeline:
         """Move the networks to a device; returns the pipeline."""
         self.device = resolve_device(device)
-        self.pair.to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.pair.to(self.device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def __call__(
@@ -104,7 +105,9 @@ class ReflectionRemovalPipeline:
         way: Literal["fast", "exact"] = "fast",
         tile: int = 512,
         overlap: int = 64,
-        depth: str | DepthProvider = "auto",
+        depth: str | Path | DepthProvider = "auto",
+        depth_weights: str | Path | None = None,
+        depth_kind: Kind | None = None,
         ranges: bool = False,
         progress: Progress | None = None,
     ) -> LayerStack:
@@ -118,7 +121,10 @@ class ReflectionRemovalPipeline:
                 ``"exact"`` runs the network at full size in tiles.
             tile: side of a tile in pixels, a multiple of 16 of at least 64.
             overlap: pixels shared by neighbouring tiles.
-            depth: ``"auto"`` is what the weights were trained with; or a name or a provider of `depth`.
+            depth: ``"auto"`` is what the weights were trained with; or a name of `depth.PROVIDERS`, the path of a
+                depth map of this picture, or a provider.
+            depth_weights: file or folder of a learned provider's weights.
+            depth_kind: whether a depth map or network gives ``"inverse"`` or ``"metric"`` depth.
             ranges: add the hidden layers ``range_0`` (farthest) to ``range_{K-1}``, ``depth`` and ``confidence``.
             progress: called with (done, total, label).
 
@@ -132,13 +138,14 @@ class ReflectionRemovalPipeline:
         _check(strength, passes, way, tile, overlap)
         # 1. the picture
         stack = as_stack(image)
-        picture = stack.composite() if len(stack.layers) > 1 else stack.layers[0].pixels
-        alpha = stack.layers[0].alpha if len(stack.layers) == 1 else None
-        if picture.shape[-3] == 4:
-            picture, alpha = picture[:3], picture[3:]
+        # A single layer is taken as it is: compositing would lose the colour under its transparent pixels.
+        single = stack.layers[0] if len(stack.layers) == 1 else None
+        rgba = stack.composite() if single is None else single.rgba
+        picture, alpha = rgba[:3], rgba[3:] if rgba.shape[0] == 4 else None
         x = picture[None].to(self.device)  # (1, 3, H, W)
         # 2. depth, once, from the whole picture (Sec. 3)
-        inverse_depth = self._provider(depth)(_within(self._working(x)))  # (1, 1, h, w)
+        provider = self._provider(depth, depth_weights, depth_kind)
+        inverse_depth = provider(_within(self._working(x)))  # (1, 1, h, w)
         # 3. the networks
         if way == "fast":
             transmission, reflection = self._fast(x, inverse_depth, passes, progress)
@@ -161,7 +168,7 @@ class ReflectionRemovalPipeline:
             stack.meta,
             method=ROOM,
             weights=self.weights,
-            parameters={"strength": strength, "passes": passes, "way": way, "depth": _name(depth, self.config.depth)},
+            parameters={"strength": strength, "passes": passes, "way": way, "depth": provider.name},
         )
         return LayerStack(tuple(layers), meta=meta)
 
@@ -172,6 +179,8 @@ class ReflectionRemovalPipeline:
         strength: float = 1.0,
         smoothing: float = 0.6,
         depth: str | DepthProvider = "auto",
+        depth_weights: str | Path | None = None,
+        depth_kind: Kind | None = None,
     ) -> Iterator[Tensor]:
         """Take the reflection out of a film, frame by frame, without flicker.
 
@@ -182,7 +191,7 @@ class ReflectionRemovalPipeline:
             frames: ``(3, H, W)`` or ``(4, H, W)`` in [0, 1], all of one size.
             strength: as in a call.
             smoothing: share of the past, in [0, 1).
-            depth: as in a call.
+            depth, depth_weights, depth_kind: as in a call; a depth map of one picture does not fit a film.
 
         Yields:
             Frames of the same shape with the transmission in place of the mixture.
@@ -190,7 +199,7 @@ class ReflectionRemovalPipeline:
         _check(strength, 1, "fast", 512, 64)
         if not 0.0 <= smoothing < 1.0:
             raise ConfigError(f"smoothing must be in [0, 1), found {smoothing}")
-        provider = self._provider(depth)
+        provider = self._provider(depth, depth_weights, depth_kind)
         before: Tensor | None = None
         smoothed: Tensor | None = None
         for frame in frames:
@@ -230,10 +239,18 @@ class ReflectionRemovalPipeline:
             stride=STRIDE,
         )
 
-    def _provider(self, depth: str | DepthProvider) -> DepthProvider:
-        if isinstance(depth, str):
-            return make_provider(self.config.depth if depth == "auto" else depth)
-        return depth
+    def _provider(
+        self, depth: str | Path | DepthProvider, weights: str | Path | None, kind: Kind | None
+    ) -> DepthProvider:
+        if not isinstance(depth, str | Path):
+            return depth
+        name = self.config.depth if depth == "auto" else depth
+        if isinstance(name, Path) or name not in PROVIDERS:
+            return make_provider("file", path=name, kind=kind)
+        wanted = (name, weights, kind)
+        if self._last_provider is None or self._last_provider[0] != wanted:  # a network is loaded once for a batch
+            self._last_provider = (wanted, make_provider(name, weights=weights, kind=kind))
+        return self._last_provider[1]
 
     def _working(self, x: Tensor) -> Tensor:
         """Shrink ``(1, 3, H, W)`` to the size the weights were trained at; smaller pictures stay as they are."""
@@ -323,12 +340,6 @@ def _check(strength: float, passes: int, way: str, tile: int, overlap: int) -> N
         raise ConfigError(f"tile must be a multiple of {STRIDE} of at least 64, found {tile}")
     if not 0 <= overlap <= tile // 2:
         raise ConfigError(f"overlap must be between 0 and half a tile ({tile // 2}), found {overlap}")
-
-
-def _name(depth: str | DepthProvider, trained_with: str) -> str:
-    if isinstance(depth, str):
-        return trained_with if depth == "auto" else depth
-    return depth.name
 
 
 def _within(x: Tensor) -> Tensor:

@@ -52,9 +52,9 @@ class Photos(Section):
     """
 
     root: str
-    share: float = Field(1.0, gt=0)
+    share: float = Field(default=1.0, gt=0)
     only: dict[str, str] = Field(default_factory=dict)
-    count: int = Field(64, ge=3)
+    count: int = Field(default=64, ge=3)
 
 
 class DataSection(Section):
@@ -73,10 +73,10 @@ class DataSection(Section):
     photos: list[Photos] = Field(default_factory=list)
     pairs: list[str] = Field(default_factory=list)
     validate_pairs: list[str] = Field(default_factory=list)
-    side: int = Field(256, ge=16)
-    crop: int = Field(128, ge=16)
+    side: int = Field(default=256, ge=16)
+    crop: int = Field(default=128, ge=16)
     scale: tuple[float, float] = (0.5, 1.0)
-    relit: float = Field(0.3, ge=0, le=1)
+    relit: float = Field(default=0.3, ge=0, le=1)
 
 
 class LossSection(Section):
@@ -93,12 +93,12 @@ class LossSection(Section):
     """
 
     step_schedule: str = "auto"
-    patience: int = Field(5, ge=1)
+    patience: int = Field(default=5, ge=1)
     detach_steps: bool = False
     r_multistep: ReflectionTarget = "residual"
-    factor: float = Field(1.0, gt=0)
+    factor: float = Field(default=1.0, gt=0)
     pixel: Literal["mse", "log"] = "mse"
-    r_weight_derived: float = Field(1.0, ge=0)
+    r_weight_derived: float = Field(default=1.0, ge=0)
     features: Literal["auto", "vgg19", "filter_bank", "none"] = "auto"
     vgg_weights: str | None = None
     post_relu: bool = False
@@ -118,8 +118,8 @@ class DepthSection(Section):
 
     provider: str = "cue"
     weights: str | None = None
-    drop_to_none: float = Field(0.25, ge=0, le=1)
-    drop_to_cue: float = Field(0.35, ge=0, le=1)
+    drop_to_none: float = Field(default=0.25, ge=0, le=1)
+    drop_to_cue: float = Field(default=0.35, ge=0, le=1)
     redepth: bool = False
 
 
@@ -174,7 +174,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         for network in (pair.r_cnn, pair.t_cnn):
             nn.init.zeros_(network.head2.weight)
             nn.init.zeros_(network.head2.bias)  # type: ignore[arg-type]
-    pair = pair.to(accelerator.device, memory_format=torch.channels_last)
+    pair = pair.to(accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(pair.parameters(), lr=recipe.train.lr, betas=(0.9, 0.999))
     batches, validation, sources = _data(recipe, accelerator)
     schedule = _parse_schedule(recipe.loss.step_schedule)
