@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -320,9 +320,9 @@ def _data(recipe: Recipe, accelerator: Accelerator) -> tuple[Any, Validation, li
     blends, clean = None, []
     if data.photos:
         held_out, _ = _bank(data.photos[0], data.side, "val")
-        # Seed 1 and process (0, 1) whatever the run's: every run is measured on the same blends.
+        # Seed 1 whatever the run's: every run is measured on the same blends. None clean: those are measured apart.
         blends = BlendBatches(
-            [(held_out, 1.0)], 32, data.crop, data.scale, options, seed=1, process=(0, 1), relit=data.relit
+            [(held_out, 1.0)], 32, data.crop, data.scale, replace(options, clean=0.0), 1, relit=data.relit
         )(0)
         clean = [held_out.picture(index).float() / 255 for index in range(min(16, len(held_out)))]
     real = {Path(root).name: [read_pair(pair) for pair in find_pairs(root)] for root in data.validate_pairs}
