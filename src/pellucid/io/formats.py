@@ -20,7 +20,7 @@ class FileFormat:
         time: holds frames over time.
         alpha: holds coverage, without a background.
         layers: holds all layers; other formats hold the composite.
-        deep: holds 16 bits per channel.
+        deep: holds more than 8 bits per channel; 16, and 10 in ProRes.
         icc: holds an ICC profile.
         exif: holds an EXIF block.
         reader: ``"module:function"``, or None where we only write.
@@ -59,6 +59,8 @@ FORMATS: tuple[FileFormat, ...] = (
         alpha=True,
         layers=True,
         deep=True,
+        icc=True,
+        exif=True,
         reader="pellucid.io.ora:load_ora",
         writer="pellucid.io.ora:save_ora",
     ),
@@ -68,6 +70,9 @@ FORMATS: tuple[FileFormat, ...] = (
         still=True,
         alpha=True,
         layers=True,
+        deep=True,
+        icc=True,
+        exif=True,
         reader="pellucid.io.psd:load_psd",
         writer="pellucid.io.psd:save_psd",
     ),
