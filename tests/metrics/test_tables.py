@@ -1,24 +1,18 @@
-import pytest
+"""The one table that every command prints."""
 
-from pellucid.errors import ConfigError
-from pellucid.metrics import NOTHING, markdown_table
-
-
-def test_doing_nothing_comes_first_and_gaps_stay_empty():
-    rows = {"ours": {"PSNR": 22.716, "SSIM": 0.8004}, NOTHING: {"PSNR": 22.1, "SSIM": 0.7663, "LPIPS": None}}
-    assert markdown_table(rows, ["PSNR", "SSIM", "LPIPS"], protocol="disk").splitlines() == [
-        "| disk | PSNR | SSIM | LPIPS |",
-        "|---|---:|---:|---:|",
-        "| input (doing nothing) | 22.10 | 0.766 |  |",
-        "| ours | 22.72 | 0.800 |  |",
-    ]
+from pellucid.metrics.tables import markdown_table
 
 
-def test_a_table_without_doing_nothing_is_refused():
-    with pytest.raises(ConfigError, match="doing nothing"):
-        markdown_table({"ours": {"PSNR": 1.0}}, ["PSNR"], protocol="disk")
+def test_columns_are_the_union_and_missing_cells_stay_empty():
+    table = markdown_table([{"system": "input", "PSNR": 22.1}, {"system": "ours", "PSNR": 23.456, "SSIM": 0.7}])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert lines[0] == ["system", "PSNR", "SSIM"]
+    assert lines[2] == ["input", "22.10", ""]
+    assert lines[3] == ["ours", "23.46", "0.700"]
 
 
-def test_no_figure_is_hidden():
-    with pytest.raises(ConfigError, match="'ours' has figures that no column shows: SSIM"):
-        markdown_table({NOTHING: {}, "ours": {"SSIM": 1.0}}, ["PSNR"], protocol="disk")
+def test_lines_are_aligned_and_figures_stand_on_the_right():
+    table = markdown_table([{"a": "x", "n": 3}, {"a": "longer", "n": 12}])
+    assert len({len(line) for line in table.splitlines()}) == 1
+    assert table.splitlines()[1].endswith("-: |")
+    assert table.splitlines()[2].endswith(" 3 |")

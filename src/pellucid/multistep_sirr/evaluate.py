@@ -5,13 +5,19 @@ pictures, so its numbers stand beside ours only for orientation; see the room's 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from torch import Tensor
+
 from pellucid.metrics.protocols import evaluate_pair, find, prepare
-from pellucid.multistep_sirr.data import Pair, error_statistics, find_pairs, read_pair
+from pellucid.multistep_sirr.blending import MODELS, BlendOptions
+from pellucid.multistep_sirr.data import BlendBatches, Pair, error_statistics, find_pairs, read_pair
 from pellucid.multistep_sirr.pipeline import ReflectionRemovalPipeline
+from pellucid.multistep_sirr.train import Recipe, photo_bank
+from pellucid.train import load_recipe
 
 # Table 1, column "Ours": PSNR, SSIM, LPIPS, by words of a set's folder name.
 PAPER: dict[str, tuple[float, float, float]] = {
@@ -75,13 +81,38 @@ def measure(
     return rows
 
 
-def statistics(set_dir: str | Path) -> list[dict[str, Any]]:
-    """What the glass of a set did, pair by pair: the numbers that blends should come near."""
-    rows: list[dict[str, Any]] = []
-    for pair in find_pairs(set_dir):
-        batch = read_pair(pair)
-        rows.append({"pair": pair.name, **error_statistics(batch.mixture, batch.transmission)})
+def blend_statistics(set_dir: str | Path, recipe: str | Path, batches: int = 8) -> list[dict[str, Any]]:
+    """What glass does to pictures: the real pairs of a set beside a recipe's blends, all mixed and model by model.
+
+    Args:
+        set_dir: a folder of real pairs.
+        recipe: a TOML recipe of this room whose ``[data]`` names photographs.
+        batches: how many batches of the recipe's size are drawn for each row.
+
+    Returns:
+        Rows of means over pairs, the columns those of `data.error_statistics`.
+    """
+    plan = load_recipe(recipe, Recipe)
+    bank, _ = photo_bank(plan.data.photos[0], plan.data.side, "val")
+    options = replace(BlendOptions(**plan.blend.model_dump()), clean=0.0)
+    drawn = {"blends of the recipe": options} | {
+        f"{name} alone": replace(options, shares={name: 1.0}, ghost=0.0, veil=0.0, faint=0.0) for name in MODELS
+    }
+    pairs = [read_pair(pair) for pair in find_pairs(set_dir)]
+    rows = [_mean_statistics(f"real pairs of {Path(set_dir).name}", [(p.mixture, p.transmission) for p in pairs])]
+    for label, chosen in drawn.items():
+        source = BlendBatches(
+            [(bank, 1.0)], plan.train.batch, plan.data.crop, plan.data.scale, chosen, seed=1, relit=plan.data.relit
+        )
+        made = [source(index) for index in range(batches)]
+        split = [(i[None], t[None]) for batch in made for i, t in zip(batch.mixture, batch.transmission, strict=True)]
+        rows.append(_mean_statistics(label, split))
     return rows
+
+
+def _mean_statistics(label: str, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    found = [error_statistics(mixture, transmission) for mixture, transmission in pairs]
+    return {"mixtures": label, "count": len(found), **{key: fmean(row[key] for row in found) for key in found[0]}}
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:

@@ -311,7 +311,7 @@ def _data(recipe: Recipe, accelerator: Accelerator) -> tuple[Any, Validation, li
     elif data.photos:
         banks = []
         for photos in data.photos:
-            bank, rows = _bank(photos, data.side, "train")
+            bank, rows = photo_bank(photos, data.side, "train")
             banks.append((bank.to(accelerator.device), photos.share))
             sources += rows
         batches = BlendBatches(banks, train.batch, data.crop, data.scale, options, recipe.seed, process, data.relit)
@@ -319,7 +319,7 @@ def _data(recipe: Recipe, accelerator: Accelerator) -> tuple[Any, Validation, li
         raise ConfigError("recipe: [data] has neither photos nor pairs", 'add [[data.photos]] root = "..."')
     blends, clean = None, []
     if data.photos:
-        held_out, _ = _bank(data.photos[0], data.side, "val")
+        held_out, _ = photo_bank(data.photos[0], data.side, "val")
         # Seed 1 whatever the run's: every run is measured on the same blends. None clean: those are measured apart.
         blends = BlendBatches(
             [(held_out, 1.0)], 32, data.crop, data.scale, replace(options, clean=0.0), 1, relit=data.relit
@@ -329,7 +329,7 @@ def _data(recipe: Recipe, accelerator: Accelerator) -> tuple[Any, Validation, li
     return batches, Validation(blends, clean, real), sources
 
 
-def _bank(photos: Photos, side: int, split: str) -> tuple[PixelBank, list[Mapping[str, Any]]]:
+def photo_bank(photos: Photos, side: int, split: str) -> tuple[PixelBank, list[Mapping[str, Any]]]:
     """Pictures of a set's split, and their rows for the credits."""
     if photos.root == "synthetic":
         drawn = draw_pictures(photos.count, side, seed=0 if split == "train" else 1)
