@@ -6,11 +6,14 @@ so that a loss does not depend on the size of pictures or batches.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pellucid.errors import ConfigError
 
 ReflectionTarget = Literal["residual", "same", "first"]
 
@@ -34,12 +37,12 @@ def pixel_loss(T_hat: Tensor, T: Tensor) -> Tensor:
     return F.mse_loss(T_hat, T)
 
 
-def log_pixel_loss(T_hat: Tensor, T: Tensor, floor: float = 2e-3) -> Tensor:
+def log_pixel_loss(T_hat: Tensor, T: Tensor, floor: float = 5e-3) -> Tensor:
     """Mean over samples of log(MSE + floor): what PSNR measures, in place of Eq. 1's T term.
 
     Ours, not the paper's. Under a plain mean the few samples with strong reflections rule, and a network learns to
-    darken pictures that had next to nothing to remove. The floor (27 dB) is where more likeness stops to count: much
-    lower, and leaving everything as it is pays best. Scaled by 1/20, which makes it as large as the plain term.
+    darken pictures that had next to nothing to remove. The floor (5e-3 is 23 dB) is where more likeness counts less
+    and less: much lower, and leaving everything as it is pays best. Scaled by 1/20, to be as large as the plain term.
     """
     per_sample = (T_hat - T).square().mean(dim=(1, 2, 3))  # (B,)
     return torch.log(per_sample + floor).mean() / 20
@@ -73,6 +76,7 @@ class ReflectionStepLoss(nn.Module):
         feature_weight: 1 in the paper. With VGG19 the term is about a hundred times the pixel term.
         feature_on_reflection: compare the features of R too; the paper compares T alone.
         pixel: ``"mse"`` is Eq. 1; ``"log"`` is `log_pixel_loss`.
+        pixel_floor: the floor of `log_pixel_loss`.
     """
 
     def __init__(
@@ -81,9 +85,12 @@ class ReflectionStepLoss(nn.Module):
         feature_weight: float = 1.0,
         feature_on_reflection: bool = False,
         pixel: Literal["mse", "log"] = "mse",
+        pixel_floor: float = 5e-3,
     ) -> None:
         super().__init__()
-        self.pixel = pixel_loss if pixel == "mse" else log_pixel_loss
+        if pixel not in ("mse", "log"):
+            raise ConfigError(f"pixel loss {pixel!r} is not known", "use mse, log")
+        self.pixel = pixel_loss if pixel == "mse" else partial(log_pixel_loss, floor=pixel_floor)
         self.features = features
         self.feature_weight = feature_weight
         self.feature_on_reflection = feature_on_reflection
@@ -118,6 +125,9 @@ class MultiStepLoss(nn.Module):
         factor: multiplies L_total; ``steps=1, factor=3`` is the "3x1-step" row of Table 5.
         condition: computes the conditions anew from x_t at every step; by default they stay those of the first step,
             "ensuring consistent depth estimation throughout the process" (Sec. 3).
+
+    Raises:
+        ConfigError: fewer than 1 step, or an unknown ``r_multistep``.
     """
 
     def __init__(
@@ -132,6 +142,11 @@ class MultiStepLoss(nn.Module):
         condition: Callable[[Tensor], tuple[Tensor, ...]] | None = None,
     ) -> None:
         super().__init__()
+        if steps < 1:
+            raise ConfigError(f"a multi-step loss needs at least 1 step, found {steps}")
+        if r_multistep not in get_args(ReflectionTarget):
+            known = ", ".join(get_args(ReflectionTarget))
+            raise ConfigError(f"r_multistep {r_multistep!r} is not known", f"use {known}")
         self.model = model
         self.step_loss = step_loss
         self.steps = steps

@@ -14,11 +14,14 @@ load.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from pellucid.errors import ConfigError
+from pellucid.nn.conv import enlarged_conv, pointwise
 
 STRIDE = 16  # four halvings
 
@@ -38,6 +41,9 @@ class ReflectionPairConfig:
         depth: provider of the depth the weights were trained with; see `pellucid.multistep_sirr.depth`.
         working_side: side in pixels of the pictures the weights saw in training (whole pictures, shorter side);
             the fast way of the pipeline shrinks larger pictures to it. 0 means any.
+
+    Raises:
+        ConfigError: a size or choice makes no network.
     """
 
     width: int = 32
@@ -48,6 +54,16 @@ class ReflectionPairConfig:
     encoding: Literal["scalar", "onehot", "continuous"] = "scalar"
     depth: str = "cue"
     working_side: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 1), ("ranges", 2), ("working_side", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"model.{name} must be at least {least}, found {getattr(self, name)}")
+        for name, hint in get_type_hints(ReflectionPairConfig).items():
+            known = get_args(hint)  # the choices of a Literal, nothing for other types
+            if known and getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ConfigError(f"model.{name} {found!r} is not known", f"use {', '.join(known)}")
 
     @property
     def depth_channels(self) -> int:
@@ -74,7 +90,7 @@ class UpJoin(nn.Module):
         self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = self.conv(F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True))
+        x = enlarged_conv(x, self.conv.weight, self.conv.bias)
         missing_h, missing_w = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
         if missing_h or missing_w:  # only for sizes that are no multiple of 16, which `pad_to_stride` avoids
             top, left = missing_h // 2, missing_w // 2
@@ -112,7 +128,7 @@ class UNet(nn.Module):
         self.head2 = nn.Conv2d(n, 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x0 = _act(self.stem2(_act(self.stem1(x))))  # (B, n, H, W)
+        x0 = _act(self.stem2(_act(pointwise(x, self.stem1.weight, self.stem1.bias))))  # (B, n, H, W)
         x1 = self.down1(F.max_pool2d(x0, 2))  # (B, 2n, H/2, W/2)
         x2 = self.down2(F.max_pool2d(x1, 2))  # (B, 4n, H/4, W/4)
         x3 = self.down3(F.max_pool2d(x2, 2))  # (B, 8n, H/8, W/8)

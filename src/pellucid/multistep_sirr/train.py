@@ -85,7 +85,7 @@ class LossSection(Section):
     Attributes:
         step_schedule: ``"auto"`` goes from 2 to 3 steps when validation has settled, at half time at the latest;
             ``"0:2,5000:3"`` fixes the optimiser steps at which each number of loss steps begins.
-        pixel: ``"mse"`` (Eq. 1) or ``"log"``, see `losses.log_pixel_loss`.
+        pixel: ``"mse"`` (Eq. 1) or ``"log"``, see `losses.log_pixel_loss`, with ``pixel_floor``.
         patience: validations without a gain of 0.05 dB that count as settled.
         features: ``"vgg19"`` (the paper), ``"filter_bank"``, ``"none"``; ``"auto"`` is VGG19 when weights are given.
         vgg_weights: torchvision's ``vgg19-*.pth``, a path.
@@ -98,6 +98,7 @@ class LossSection(Section):
     r_multistep: ReflectionTarget = "residual"
     factor: float = Field(default=1.0, gt=0)
     pixel: Literal["mse", "log"] = "mse"
+    pixel_floor: float = Field(default=5e-3, gt=0)
     r_weight_derived: float = Field(default=1.0, ge=0)
     features: Literal["auto", "vgg19", "filter_bank", "none"] = "auto"
     vgg_weights: str | None = None
@@ -361,7 +362,7 @@ def _step_loss(options: LossSection) -> ReflectionStepLoss:
     weight = options.feature_weight
     if weight is None:
         weight = 1.0 if wanted == "vgg19" else 0.5
-    return ReflectionStepLoss(features, weight, options.feature_on_reflection, options.pixel)
+    return ReflectionStepLoss(features, weight, options.feature_on_reflection, options.pixel, options.pixel_floor)
 
 
 def _providers(options: DepthSection) -> list[tuple[DepthProvider, float]]:
