@@ -1,0 +1,71 @@
+"""Convolutions that one CPU thread does faster in another order of work; the answers are the same within rounding.
+
+Both only matter for inference on a CPU. Where gradients, an export, another device or another precision is asked for,
+the ordinary operation runs.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_WORTH = 96  # channels from which on nine small products cost less than one large one
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """1x1 convolution ``(B, c_in, H, W) -> (B, c_out, H, W)``.
+
+    With one thread torch leaves it to a matrix product that takes twice as long as oneDNN's kernel.
+
+    Args:
+        x: ``(B, c_in, H, W)``, best in channels-last order.
+        weight: ``(c_out, c_in, 1, 1)``.
+        bias: ``(c_out,)`` or None.
+    """
+    if _takes_onednn(x):
+        return torch.mkldnn_convolution(x, weight, bias, [0, 0], [1, 1], [1, 1], 1)
+    return F.conv2d(x, weight, bias)
+
+
+def enlarged_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """3x3 convolution of a map enlarged twofold: ``(B, c_in, H, W) -> (B, c_out, 2H, 2W)``.
+
+    Enlarging works on each channel alone, so it may as well come after the products of each of the nine taps: these
+    then see a quarter of the pixels, and what is enlarged has fewer channels.
+
+    Args:
+        x: ``(B, c_in, H, W)``; enlarged bilinearly, corners on corners.
+        weight: ``(c_out, c_in, 3, 3)``.
+        bias: ``(c_out,)`` or None.
+    """
+    if x.shape[1] < _WORTH or not _takes_onednn(x):
+        return F.conv2d(_enlarge(x), weight, bias, padding=1)
+    # The middle tap covers all pixels; the others fall short of one border or two, where the padding is zero.
+    out = _enlarge(pointwise(x, weight[:, :, 1:2, 1:2], bias))
+    height, width = out.shape[-2:]
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            if dy or dx:
+                tap = _enlarge(pointwise(x, weight[:, :, dy + 1, dx + 1, None, None]))
+                to, source = _overlap(dy, height), _overlap(-dy, height)
+                out[:, :, to, _overlap(dx, width)] += tap[:, :, source, _overlap(-dx, width)]
+    return out
+
+
+def _overlap(shift: int, size: int) -> slice:
+    """Pixels of a line that still have a neighbour ``shift`` further on."""
+    return slice(max(0, -shift), size - max(0, shift))
+
+
+def _enlarge(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+
+
+def _takes_onednn(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and not torch.compiler.is_compiling()  # nor exporting: a graph keeps the ordinary operation
+    )

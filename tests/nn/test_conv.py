@@ -1,0 +1,55 @@
+"""The faster orders of work give what the ordinary operations give."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pellucid.nn import conv
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the operations that oneDNN is asked for directly, in order."""
+    calls: list[str] = []
+    real = torch.mkldnn_convolution
+    monkeypatch.setattr(torch, "mkldnn_convolution", lambda *given: calls.append("onednn") or real(*given))
+    return calls
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a torch without oneDNN has no faster order")
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3), (13, 8)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_enlarged_convolution_is_that_of_the_enlarged_map(
+    size: tuple[int, int], layout: torch.memory_format, chosen: list[str]
+) -> None:
+    x = torch.randn(2, 128, *size).contiguous(memory_format=layout)
+    weight, bias = torch.randn(5, 128, 3, 3) / 30, torch.randn(5)
+    enlarged = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+    wanted = F.conv2d(enlarged, weight, bias, padding=1)
+    with torch.no_grad():
+        found = conv.enlarged_conv(x, weight, bias)
+    assert len(chosen) == 9
+    assert found.shape == wanted.shape
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_pointwise_is_a_1x1_convolution() -> None:
+    x, weight, bias = torch.randn(2, 7, 6, 9), torch.randn(4, 7, 1, 1), torch.randn(4)
+    with torch.no_grad():
+        torch.testing.assert_close(conv.pointwise(x, weight, bias), F.conv2d(x, weight, bias), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_flow_through_the_ordinary_operation(chosen: list[str]) -> None:
+    x = torch.randn(1, 128, 4, 4)
+    weight, bias = torch.randn(5, 128, 3, 3, requires_grad=True), torch.zeros(5, requires_grad=True)
+    conv.enlarged_conv(x, weight, bias).square().mean().backward()
+    assert not chosen
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+
+
+def test_other_precisions_keep_the_ordinary_operation(chosen: list[str]) -> None:
+    with torch.no_grad():
+        found = conv.enlarged_conv(torch.ones(1, 128, 2, 2).double(), torch.ones(1, 128, 3, 3).double(), None)
+    assert not chosen
+    assert found.dtype == torch.float64
