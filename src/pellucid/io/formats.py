@@ -79,7 +79,7 @@ FORMATS: tuple[FileFormat, ...] = (
     FileFormat("ProRes 4444", (".mov",), time=True, alpha=True, deep=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("VP9 WebM", (".webm",), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("MP4", (".mp4",), time=True, reader=_FILM, writer=_WRITE_FILM),
-    FileFormat("APNG", (".apng", ".png"), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
+    FileFormat("APNG", (".apng", ".png"), time=True, alpha=True, deep=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("animated WebP", (".webp",), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("animated GIF", (".gif",), time=True, reader=_FILM),
     FileFormat("film", (".mkv", ".avi", ".m4v"), time=True, reader=_FILM),
