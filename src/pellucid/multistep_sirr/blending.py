@@ -18,6 +18,8 @@ from kornia.filters import gaussian_blur2d
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from pellucid.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Blend:
@@ -49,6 +51,9 @@ class BlendOptions:
         contrast: smallest factor on the mixture under a veil.
         faint: share of samples of which only a part of the reflection and veil is kept, as weak glass shows it.
         clean: share of samples without any reflection; the network must leave clean pictures alone.
+
+    Raises:
+        ConfigError: a model is not known, no model has a share, or a number is out of its range.
     """
 
     shares: Mapping[str, float] = field(
@@ -61,6 +66,21 @@ class BlendOptions:
     contrast: float = 0.8
     faint: float = 0.0
     clean: float = 0.05
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.shares if name not in MODELS]
+        if unknown:
+            raise ConfigError(f"blend.shares: model {unknown[0]!r} is not known", f"use {', '.join(MODELS)}")
+        if not sum(self.shares.values()) > 0 or min(self.shares.values()) < 0:
+            raise ConfigError(f"blend.shares must be at least 0 and one above it, found {dict(self.shares)}")
+        for name in ("ghost", "veil", "veil_flat", "faint", "clean"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"blend.{name} must be in [0, 1], found {getattr(self, name)}")
+        low, high = self.veil_gain
+        if not 0 < low <= high:
+            raise ConfigError(f"blend.veil_gain must be two numbers above 0, the smaller first, found {low}, {high}")
+        if not 0 < self.contrast <= 1:
+            raise ConfigError(f"blend.contrast must be above 0 and at most 1, found {self.contrast}")
 
 
 def blend(T: Tensor, R: Tensor, V: Tensor, generator: Generator, options: BlendOptions, scale: float = 1.0) -> Blend:
