@@ -46,45 +46,41 @@ class Batch:
     has_reflection: Tensor
 
 
-def _flashrr(root: Path) -> Iterator[Pair]:
+# Name, mixture, transmission and reflection of a scene; the last two None where the set has no such file.
+_Scene = tuple[str, Path, Path | None, Path | None]
+
+
+def _flashrr(root: Path) -> Iterator[_Scene]:
     """flash-reflection-removal: ``NAME_ambient``, ``NAME_ambient_T``, ``NAME_ambient_R``; no flash files."""
     for path in _pictures(root, "**/*_ambient.*"):
         name = path.stem.removesuffix("_ambient")
-        transmission = _beside(path.parent, f"{name}_ambient_T")
-        if transmission is not None:
-            yield Pair(name, path, transmission, _beside(path.parent, f"{name}_ambient_R"))
+        yield name, path, _beside(path.parent, f"{name}_ambient_T"), _beside(path.parent, f"{name}_ambient_R")
 
 
-def _folders(root: Path) -> Iterator[Pair]:
+def _folders(root: Path) -> Iterator[_Scene]:
     """SIR2 as republished, real20, Nature, DSRNet: ``blended/``, ``transmission_layer/``, ``reflection_layer/``."""
     for blended in sorted(root.glob("**/blended")):
         for path in _pictures(blended, "*"):
             transmission = _beside(blended.parent / "transmission_layer", path.stem)
-            if transmission is not None:
-                reflection = _beside(blended.parent / "reflection_layer", path.stem)
-                yield Pair(f"{blended.parent.name}/{path.stem}", path, transmission, reflection)
+            reflection = _beside(blended.parent / "reflection_layer", path.stem)
+            yield f"{blended.parent.name}/{path.stem}", path, transmission, reflection
 
 
-def _ceilnet(root: Path) -> Iterator[Pair]:
+def _ceilnet(root: Path) -> Iterator[_Scene]:
     """CEILNet: ``NAME-input``, ``NAME-label1`` (transmission), ``NAME-label2`` (reflection as blended)."""
     for path in _pictures(root, "**/*-input.*"):
         name = path.stem.removesuffix("-input")
-        transmission = _beside(path.parent, f"{name}-label1")
-        if transmission is not None:
-            yield Pair(name, path, transmission, _beside(path.parent, f"{name}-label2"))
+        yield name, path, _beside(path.parent, f"{name}-label1"), _beside(path.parent, f"{name}-label2")
 
 
-def _sir2(root: Path) -> Iterator[Pair]:
+def _sir2(root: Path) -> Iterator[_Scene]:
     """SIR2 as released: in each scene's folder one file beginning with m (mixture), one with g, perhaps one with r."""
     for path in _pictures(root, "**/m*.*"):
-        rest = path.stem[1:]
-        transmission = _beside(path.parent, f"g{rest}")
-        if transmission is not None:
-            name = path.relative_to(root).with_suffix("").as_posix()
-            yield Pair(name, path, transmission, _beside(path.parent, f"r{rest}"))
+        rest, name = path.stem[1:], path.relative_to(root).with_suffix("").as_posix()
+        yield name, path, _beside(path.parent, f"g{rest}"), _beside(path.parent, f"r{rest}")
 
 
-LAYOUTS: dict[str, Callable[[Path], Iterator[Pair]]] = {
+LAYOUTS: dict[str, Callable[[Path], Iterator[_Scene]]] = {
     "flashrr": _flashrr,
     "folders": _folders,
     "ceilnet": _ceilnet,
@@ -110,8 +106,11 @@ def find_pairs(root: str | Path, layout: str = "auto") -> list[Pair]:
         raise ConfigError(f"layout {layout!r} is not known", f"use auto, {', '.join(LAYOUTS)}")
     for name, reader in LAYOUTS.items():
         if layout in ("auto", name):
-            pairs = list(reader(folder))
+            scenes = list(reader(folder))
+            pairs = [Pair(scene, mixture, truth, light) for scene, mixture, truth, light in scenes if truth is not None]
             if pairs:
+                if alone := [str(mixture) for _, mixture, truth, _ in scenes if truth is None]:
+                    log.warning("%d mixtures without a transmission are left out, first %s", len(alone), alone[0])
                 log.info("%s: %d pairs, layout %s", folder, len(pairs), name)
                 return pairs
     raise InputError(f"{folder} holds no pairs", "known layouts: " + "; ".join(_describe(name) for name in LAYOUTS))
@@ -124,13 +123,10 @@ def read_pair(pair: Pair) -> Batch:
         InputError: a file cannot be read, or the sizes differ.
     """
     mixture, transmission = _read(pair.mixture), _read(pair.transmission)
-    if mixture.shape != transmission.shape:
-        raise InputError(
-            f"{pair.name}: mixture and transmission must be of one size, "
-            f"found {tuple(mixture.shape[-2:])} and {tuple(transmission.shape[-2:])}"
-        )
+    _same_size(pair, mixture, transmission, "transmission")
     known = pair.reflection is not None
     reflection = _read(pair.reflection) if pair.reflection else (mixture - transmission).clamp(0, 1)
+    _same_size(pair, mixture, reflection, "reflection")
     return Batch(mixture, transmission, reflection, torch.tensor([known]))
 
 
@@ -170,7 +166,9 @@ class PairBatches:
         whole = read_pair(pair)
         pictures = torch.cat([whole.mixture, whole.transmission, whole.reflection])  # (3, 3, H, W)
         height, width = pictures.shape[-2:]
-        side = min(self.crop, height, width) // 16 * 16 or min(height, width)
+        if min(height, width) < 16:
+            raise InputError(f"{pair.name}: training needs sides of at least 16 pixels, found {width} x {height}")
+        side = min(self.crop, height, width) // 16 * 16
         top = int(torch.randint(height - side + 1, (), generator=generator))
         left = int(torch.randint(width - side + 1, (), generator=generator))
         pictures = pictures[..., top : top + side, left : left + side]
@@ -305,7 +303,16 @@ def _generator(*numbers: int) -> Generator:
 
 
 def _read(path: Path) -> Tensor:
-    return load_image(path).layers[0].pixels[None]
+    pixels = load_image(path).layers[0].pixels[None]  # (1, 3, H, W)
+    if pixels.min() < 0 or pixels.max() > 1:
+        log.info("%s: colours outside sRGB are clipped", path)
+    return pixels.clamp(0, 1)
+
+
+def _same_size(pair: Pair, mixture: Tensor, other: Tensor, role: str) -> None:
+    if mixture.shape != other.shape:
+        sizes = " and ".join(f"{picture.shape[-1]} x {picture.shape[-2]}" for picture in (mixture, other))
+        raise InputError(f"{pair.name}: mixture and {role} must be of one size, found {sizes} pixels")
 
 
 def _pictures(folder: Path, pattern: str) -> list[Path]:
