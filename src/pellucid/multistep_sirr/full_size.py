@@ -119,10 +119,11 @@ def run_tiled(
 
 
 def _window(length: int, overlap: int) -> Tensor:
-    # Rises over the overlap like half a cosine; never quite zero, so that the sum can be divided by.
+    # Rises like half a cosine over the middle half of the overlap. The outer quarter, where a network meets the end of
+    # its tile, is left to the neighbour. Never quite zero, so that the sum can be divided by at the picture's border.
     ramp = torch.arange(length, dtype=torch.float32) + 0.5
-    edge = torch.minimum(ramp, length - ramp) / max(overlap, 1)
-    return (0.5 - 0.5 * torch.cos(torch.pi * edge.clamp(max=1.0))).clamp(min=1e-3)
+    edge = (torch.minimum(ramp, length - ramp) - overlap / 4) / max(overlap / 2, 1.0)
+    return (0.5 - 0.5 * torch.cos(torch.pi * edge.clamp(0.0, 1.0))).clamp(min=1e-3)
 
 
 def _window_sum(starts: list[int], length: int, size: int, overlap: int) -> Tensor:
