@@ -127,15 +127,11 @@ class UNet(nn.Module):
         self.head1 = nn.Conv2d(2 * n, n, 3, padding=1)
         self.head2 = nn.Conv2d(n, 3, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x0 = _act(self.stem2(_act(pointwise(x, self.stem1.weight, self.stem1.bias))))  # (B, n, H, W)
-        x1 = self.down1(F.max_pool2d(x0, 2))  # (B, 2n, H/2, W/2)
-        x2 = self.down2(F.max_pool2d(x1, 2))  # (B, 4n, H/4, W/4)
-        x3 = self.down3(F.max_pool2d(x2, 2))  # (B, 8n, H/8, W/8)
-        x4 = self.down4(F.max_pool2d(x3, 2))  # (B, 16n, H/16, W/16)
-        if self.gate_conv is not None and self.gate_linear is not None:
-            x4 = _act(self.gate_conv(x4))
-            gate = torch.sigmoid(_act(self.gate_linear(x4.mean(dim=(2, 3)))))  # (B, 16n)
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Map ``(B, c_in, H, W)`` to ``(B, 3, H, W)``; ``gate`` ``(B, 16n)`` takes the place of this picture's own."""
+        x0, x1, x2, x3, x4 = self.encode(x)
+        gate = self.gate(x4) if gate is None else gate
+        if gate is not None:
             x4 = x4 * gate[:, :, None, None]
         y = self.up1(self.join1(x4, x3))  # (B, 8n, H/8, W/8)
         y = self.up2(self.join2(y, x2))  # (B, 4n, H/4, W/4)
@@ -143,6 +139,23 @@ class UNet(nn.Module):
         y = self.join4(y, x0)  # (B, 2n, H, W)
         y = self.head2(_act(self.head1(y)))  # (B, 3, H, W)
         return _act(y) if self.leaky_output else y
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The way down: features from full size to 1/16."""
+        x0 = _act(self.stem2(_act(pointwise(x, self.stem1.weight, self.stem1.bias))))  # (B, n, H, W)
+        x1 = self.down1(F.max_pool2d(x0, 2))  # (B, 2n, H/2, W/2)
+        x2 = self.down2(F.max_pool2d(x1, 2))  # (B, 4n, H/4, W/4)
+        x3 = self.down3(F.max_pool2d(x2, 2))  # (B, 8n, H/8, W/8)
+        x4 = self.down4(F.max_pool2d(x3, 2))  # (B, 16n, H/16, W/16)
+        if self.gate_conv is not None:
+            x4 = _act(self.gate_conv(x4))
+        return x0, x1, x2, x3, x4
+
+    def gate(self, deepest: Tensor) -> Tensor | None:
+        """Factors of the deepest features ``(B, 16n)`` in (0, 1) from their mean over the picture; None without."""
+        if self.gate_linear is None:
+            return None
+        return torch.sigmoid(_act(self.gate_linear(deepest.mean(dim=(2, 3)))))
 
 
 class ReflectionPair(nn.Module):
@@ -155,21 +168,33 @@ class ReflectionPair(nn.Module):
         self.r_cnn = UNet(3 + depth, config.width, config.se, leaky)
         self.t_cnn = UNet(6 + depth, config.width, config.se, leaky)
 
-    def forward(self, x: Tensor, ranged_depth: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, ranged_depth: Tensor, gates: tuple[Tensor | None, Tensor | None] = (None, None)
+    ) -> tuple[Tensor, Tensor]:
         """Take a mixture apart, once.
 
         Args:
             x: mixture ``(B, 3, H, W)``, sRGB in [0, 1]; H and W multiples of 16 avoid a seam (`pad_to_stride`).
             ranged_depth: ``(B, D, H, W)`` in [0, 1], D = ``config.depth_channels``.
+            gates: those of `gates` for another view of the same picture: tiles take the whole picture's.
 
         Returns:
             Transmission and reflection, each ``(B, 3, H, W)``; not clamped, so that overshoot keeps its gradient.
         """
-        reflection = self.r_cnn(torch.cat([x, ranged_depth], dim=1))
-        transmission = self.t_cnn(torch.cat([x, reflection, ranged_depth], dim=1))
+        reflection = self.r_cnn(torch.cat([x, ranged_depth], dim=1), gates[0])
+        transmission = self.t_cnn(torch.cat([x, reflection, ranged_depth], dim=1), gates[1])
         if self.config.final == "residual":
             transmission = x - transmission
         return transmission, reflection
+
+    def gates(self, x: Tensor, ranged_depth: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What R-CNN and T-CNN conclude from the picture as a whole, ``(B, 16n)`` each; None without ``se``."""
+        if not self.config.se:
+            return None, None
+        seen = torch.cat([x, ranged_depth], dim=1)
+        first = self.r_cnn.gate(self.r_cnn.encode(seen)[-1])
+        seen = torch.cat([x, self.r_cnn(seen, first), ranged_depth], dim=1)
+        return first, self.t_cnn.gate(self.t_cnn.encode(seen)[-1])
 
 
 class SimpleRemover(nn.Module):

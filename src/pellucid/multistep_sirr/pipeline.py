@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -264,12 +265,23 @@ class ReflectionRemovalPipeline:
         return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
     @torch.no_grad()
-    def _run(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, x: Tensor, condition: Tensor, gates: tuple[Tensor | None, Tensor | None] = (None, None)
+    ) -> tuple[Tensor, Tensor]:
         """The networks once, any size: ``(B, 3, h, w)``, ``(B, D, h, w)`` -> two of ``(B, 3, h, w)``, float32."""
         height, width = x.shape[-2:]
-        together = pad_to_stride(torch.cat([x, condition], dim=1)).to(self.dtype, memory_format=torch.channels_last)
-        transmission, reflection = self.pair(together[:, :3], together[:, 3:])
+        transmission, reflection = self.pair(*self._prepared(x, condition), gates)
         return transmission[..., :height, :width].float(), reflection[..., :height, :width].float()
+
+    def _prepared(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        together = pad_to_stride(torch.cat([x, condition], dim=1)).to(self.dtype, memory_format=torch.channels_last)
+        return together[:, :3], together[:, 3:]
+
+    @torch.no_grad()
+    def _gates(self, small: Tensor, inverse_depth: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What the networks conclude from the whole picture at their own size, so that all tiles agree on it."""
+        condition = self.ranged_depth(_resize(inverse_depth, small.shape[-2:])).to(small)
+        return self.pair.gates(*self._prepared(small, condition))
 
     def _steps(self, small: Tensor, inverse_depth: Tensor, passes: int) -> tuple[Tensor, Tensor]:
         condition = self.ranged_depth(_resize(inverse_depth, small.shape[-2:])).to(small)
@@ -300,7 +312,8 @@ class ReflectionRemovalPipeline:
 
         current, removed = x, None
         for _ in range(passes):
-            current, reflection = run_tiled(self._run, current, ranged, tile, overlap, progress)
+            run = partial(self._run, gates=self._gates(self._working(current), inverse_depth))
+            current, reflection = run_tiled(run, current, ranged, tile, overlap, progress)
             removed = reflection if removed is None else removed.add_(reflection)
         assert removed is not None
         return current, removed
