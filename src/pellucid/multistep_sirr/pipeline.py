@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.device import resolve_device, resolve_dtype
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, InputError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
 from pellucid.io.image import as_stack
 from pellucid.layers import Layer, LayerStack
@@ -105,7 +105,7 @@ class ReflectionRemovalPipeline:
         passes: int = 1,
         way: Literal["fast", "exact"] = "fast",
         tile: int = 512,
-        overlap: int = 64,
+        overlap: int | None = None,
         depth: str | Path | DepthProvider = "auto",
         depth_weights: str | Path | None = None,
         depth_kind: Kind | None = None,
@@ -121,7 +121,7 @@ class ReflectionRemovalPipeline:
             way: ``"fast"`` finds the correction at the network's size and enlarges it guided by the picture;
                 ``"exact"`` runs the network at full size in tiles.
             tile: side of a tile in pixels, a multiple of 16 of at least 64.
-            overlap: pixels shared by neighbouring tiles.
+            overlap: pixels shared by neighbouring tiles; None is 64, or half a small tile.
             depth: ``"auto"`` is what the weights were trained with; or a name of `depth.PROVIDERS`, the path of a
                 depth map of this picture, or a provider.
             depth_weights: file or folder of a learned provider's weights.
@@ -133,12 +133,15 @@ class ReflectionRemovalPipeline:
             Layers ``transmission`` and ``reflection`` (add), of the input's size, with its alpha and meta data.
 
         Raises:
-            InputError: the picture cannot be read.
+            InputError: the picture cannot be read, or is a film.
             ConfigError: an option is out of its range.
         """
+        overlap = min(64, tile // 2) if overlap is None else overlap
         _check(strength, passes, way, tile, overlap)
         # 1. the picture
         stack = as_stack(image)
+        if stack.fps is not None:
+            raise InputError(f"a film of {stack.frames} frames is no picture", "take it apart with video()")
         # A single layer is taken as it is: compositing would lose the colour under its transparent pixels.
         single = stack.layers[0] if len(stack.layers) == 1 else None
         rgba = stack.composite() if single is None else single.rgba
@@ -244,6 +247,8 @@ class ReflectionRemovalPipeline:
         self, depth: str | Path | DepthProvider, weights: str | Path | None, kind: Kind | None
     ) -> DepthProvider:
         if not isinstance(depth, str | Path):
+            if not callable(depth):
+                raise ConfigError(f"depth must be a name, a path or a provider, found {depth!r}")
             return depth
         name = self.config.depth if depth == "auto" else depth
         if isinstance(name, Path) or name not in PROVIDERS:
@@ -273,6 +278,12 @@ class ReflectionRemovalPipeline:
         transmission, reflection = self.pair(*self._prepared(x, condition), gates)
         return transmission[..., :height, :width].float(), reflection[..., :height, :width].float()
 
+    def _correction(
+        self, x: Tensor, condition: Tensor, gates: tuple[Tensor | None, Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        transmission, reflection = self._run(x, condition, gates)
+        return transmission - x, reflection
+
     def _prepared(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         together = pad_to_stride(torch.cat([x, condition], dim=1)).to(self.dtype, memory_format=torch.channels_last)
         return together[:, :3], together[:, 3:]
@@ -296,10 +307,10 @@ class ReflectionRemovalPipeline:
         estimate, removed = self._steps(small, inverse_depth, passes)
         if progress is not None:
             progress(1, 2, "network")
-        if small.shape == x.shape:
-            return estimate, removed
-        transmission = apply_coefficients(x, guided_coefficients(small, estimate - small)).add_(x)
-        reflection = apply_coefficients(x, guided_coefficients(small, removed))
+        transmission, reflection = estimate, removed
+        if small.shape != x.shape:
+            transmission = apply_coefficients(x, guided_coefficients(small, estimate - small)).add_(x)
+            reflection = apply_coefficients(x, guided_coefficients(small, removed))
         if progress is not None:
             progress(2, 2, "full size")
         return transmission, reflection
@@ -312,8 +323,10 @@ class ReflectionRemovalPipeline:
 
         current, removed = x, None
         for _ in range(passes):
-            run = partial(self._run, gates=self._gates(self._working(current), inverse_depth))
-            current, reflection = run_tiled(run, current, ranged, tile, overlap, progress)
+            # Tiles of the correction, not of the picture: where there is none, rounding in the windows changes nothing.
+            run = partial(self._correction, gates=self._gates(self._working(current), inverse_depth))
+            correction, reflection = run_tiled(run, current, ranged, tile, overlap, progress)
+            current = correction.add_(current)
             removed = reflection if removed is None else removed.add_(reflection)
         assert removed is not None
         return current, removed
