@@ -11,7 +11,7 @@ from table import Row, command, main, weights
 
 
 def measure(quick: bool) -> list[Row]:
-    count, repeats = (6, 1) if quick else (200, 2)
+    count, repeats = (2, 1) if quick else (200, 2)
     seconds: dict[str, list[float]] = {"default": [], "1": []}
     peak = {"default": 0, "1": 0}
     with TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ def photograph(path: Path, width: int, height: int, seed: int = 0) -> None:
 
 
 def measure(quick: bool) -> list[Row]:
-    width, height = (1500, 1000) if quick else (6000, 4000)
+    width, height = (600, 400) if quick else (6000, 4000)
     rows = []
     with TemporaryDirectory() as folder:
         here = Path(folder)
