@@ -154,8 +154,8 @@ class PairBatches:
         for offset in range(self.batch):
             position = (index * world + rank) * self.batch + offset
             epoch, place = divmod(position, len(self.pairs))
-            order = torch.randperm(len(self.pairs), generator=_generator(self.seed, epoch))
-            drawn.append(self._augmented(self.pairs[int(order[place])], _generator(self.seed, 1 << 40, position)))
+            order = torch.randperm(len(self.pairs), generator=generator_of(self.seed, epoch))
+            drawn.append(self._augmented(self.pairs[int(order[place])], generator_of(self.seed, 1 << 40, position)))
         side = min(piece.shape[-1] for piece, _ in drawn)
         stacked = torch.stack([piece[..., :side, :side] for piece, _ in drawn]).to(self.device)  # (B, 3, 3, s, s)
         known = torch.tensor([flag for _, flag in drawn], device=self.device)
@@ -215,7 +215,7 @@ class BlendBatches:
 
     def __call__(self, index: int) -> Batch:
         rank, world = self.process
-        generator = _generator(self.seed, index * world + rank)
+        generator = generator_of(self.seed, index * world + rank)
         pictures = self._draw(3 * self.batch, generator)  # (3B, 3, s, s)
         T, R, V = pictures.chunk(3)
         T = relight(T, generator, self.relit)
@@ -293,8 +293,9 @@ def error_statistics(mixture: Tensor, transmission: Tensor) -> dict[str, float]:
     }
 
 
-def _generator(*numbers: int) -> Generator:
-    # Mixed like a hash, so that neighbouring indices give unrelated streams.
+def generator_of(*numbers: int) -> Generator:
+    """Make the CPU generator that follows from a seed and indices; neighbouring ones give unrelated streams."""
+    # Mixed like a hash: torch looks at the lower half of a seed alone.
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ number) * 0xBF58476D1CE4E5B9 % (1 << 64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -21,10 +22,11 @@ from pellucid.data.synthetic import draw_pictures
 from pellucid.errors import ConfigError
 from pellucid.hub.convert import load_foreign
 from pellucid.hub.pretrained import save_pretrained
+from pellucid.layers import LayerStack
 from pellucid.metrics.protocols import psnr
 from pellucid.multistep_sirr.blending import BlendOptions
 from pellucid.multistep_sirr.card import write_card
-from pellucid.multistep_sirr.data import Batch, BlendBatches, PairBatches, find_pairs, read_pair
+from pellucid.multistep_sirr.data import Batch, BlendBatches, PairBatches, find_pairs, generator_of, read_pair
 from pellucid.multistep_sirr.depth import DepthProvider, make_provider
 from pellucid.multistep_sirr.losses import Features, MultiStepLoss, ReflectionStepLoss, ReflectionTarget
 from pellucid.multistep_sirr.model import ReflectionPair, ReflectionPairConfig
@@ -217,24 +219,23 @@ def step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     loss.condition = condition if room.recipe.depth.redepth else None
     r_weight = torch.where(batch.has_reflection, 1.0, room.recipe.loss.r_weight_derived)
     mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
-    with accelerator.accumulate(state.modules["pair"]):
-        total, terms = loss(
-            mixture,
-            batch.transmission,
-            *condition(mixture),
-            R=batch.reflection,
-            r_weight=r_weight,
-            backward=accelerator.backward,
-        )
-        clip(state, "pair")
-        state.optimizers["adam"].step()
-        state.optimizers["adam"].zero_grad()
+    total, terms = loss(
+        mixture,
+        batch.transmission,
+        *condition(mixture),
+        R=batch.reflection,
+        r_weight=r_weight,
+        backward=accelerator.backward,
+    )
+    clip(state, "pair")
+    state.optimizers["adam"].step()
+    state.optimizers["adam"].zero_grad()
     return {"loss": total, **terms}
 
 
 @torch.no_grad()
 def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, float]:
-    """Measure on held-out blends, clean pictures and real pairs; PSNR in dB, joint over RGB, native size.
+    """Measure on held-out blends, clean pictures and real pairs; PSNR in dB, at most 60, joint over RGB, native size.
 
     Returns:
         ``blends`` and ``blends_input`` (held-out blends, and doing nothing to them), the same for every set of real
@@ -244,20 +245,19 @@ def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, floa
     room: Room = state.room
     device = _device(state)
     network = deepcopy(modules["pair"]).eval()
-    pipe = ReflectionRemovalPipeline(network, device=device, dtype="float32")  # type: ignore[arg-type]
+    pipe = _pipeline(room, network, device)
     figures: dict[str, float] = {}
     if room.validation.blends is not None:
         mixture, truth = room.validation.blends.mixture, room.validation.blends.transmission
         found = torch.cat([_forward(room, network, piece.to(device))[0] for piece in mixture.split(8)]).cpu()
-        figures["blends"] = fmean(psnr(ours, real) for ours, real in zip(found.clamp(0, 1), truth, strict=True))
-        figures["blends_input"] = fmean(psnr(given, real) for given, real in zip(mixture, truth, strict=True))
+        figures["blends"] = fmean(_likeness(ours, real) for ours, real in zip(found.clamp(0, 1), truth, strict=True))
+        figures["blends_input"] = fmean(_likeness(given, real) for given, real in zip(mixture, truth, strict=True))
     if room.validation.clean:
-        kept = [psnr(pipe(x)["transmission"].pixels, x) for x in room.validation.clean]
-        figures["clean"] = fmean(min(value, 60.0) for value in kept)
+        figures["clean"] = fmean(_likeness(pipe(x)["transmission"].pixels, x) for x in room.validation.clean)
     for name, pairs in room.validation.pairs.items():
         outputs = [pipe(pair.mixture[0])["transmission"].pixels for pair in pairs]
-        figures[name] = fmean(psnr(ours, pair.transmission[0]) for ours, pair in zip(outputs, pairs, strict=True))
-        figures[f"{name}_input"] = fmean(psnr(pair.mixture[0], pair.transmission[0]) for pair in pairs)
+        figures[name] = fmean(_likeness(ours, pair.transmission[0]) for ours, pair in zip(outputs, pairs, strict=True))
+        figures[f"{name}_input"] = fmean(_likeness(pair.mixture[0], pair.transmission[0]) for pair in pairs)
     measured = list(room.validation.pairs) or (["blends"] if "blends" in figures else [])
     gains = [figures[name] - figures[f"{name}_input"] for name in measured]
     figures["score"] = fmean(gains or [0.0]) - max(0.0, 36.5 - figures.get("clean", 36.5))
@@ -278,10 +278,10 @@ def samples(state: TrainState, modules: dict[str, nn.Module]) -> Tensor:
         for picture in (mixture, found.cpu(), removed.cpu(), truth):
             rows.append(torch.cat(list(picture.clamp(0, 1)), dim=-1))
     else:
-        pairs = [pair for group in room.validation.pairs.values() for pair in group][:4]
-        for pair in pairs:
-            found, removed = _forward(room, network, pair.mixture.to(device))
-            strip = torch.cat([pair.mixture, found.cpu(), removed.cpu(), pair.transmission], dim=-1)[0]
+        pipe = _pipeline(room, network, device)
+        for pair in [pair for group in room.validation.pairs.values() for pair in group][:4]:
+            found, removed = (layer.pixels for layer in pipe(pair.mixture[0]).layers)
+            strip = torch.cat([pair.mixture[0], found, removed, pair.transmission[0]], dim=-1)
             rows.append(F.interpolate(strip[None].clamp(0, 1), (128, 512), mode="bilinear", antialias=True)[0])
     return torch.cat(rows, dim=-2) if rows else torch.zeros(3, 16, 16)
 
@@ -343,7 +343,13 @@ def _data(recipe: Recipe, accelerator: Accelerator) -> tuple[Any, Validation, li
             [(held_out, 1.0)], 32, data.crop, data.scale, replace(options, clean=0.0), 1, relit=data.relit
         )(0)
         clean = [held_out.picture(index).float() / 255 for index in range(min(16, len(held_out)))]
-    real = {Path(root).name: [read_pair(pair) for pair in find_pairs(root)] for root in data.validate_pairs}
+    names = [Path(root).resolve().name for root in data.validate_pairs]
+    # Two folders of one name, or one named like a figure of our own, go by their paths.
+    taken = {name for name in names if names.count(name) > 1} | {"blends", "clean", "score"}
+    real = {
+        root if name in taken else name: [read_pair(pair) for pair in find_pairs(root)]
+        for name, root in zip(names, data.validate_pairs, strict=True)
+    }
     return batches, Validation(blends, clean, real), sources
 
 
@@ -396,7 +402,7 @@ def _providers(options: DepthSection) -> list[tuple[DepthProvider, float]]:
 
 def _drawn(room: Room, step: int) -> DepthProvider:
     """Depth dropout: which provider this step sees, from the seed and the step alone."""
-    generator = torch.Generator().manual_seed((room.recipe.seed << 32) + step)
+    generator = generator_of(room.recipe.seed, 1 << 41, step)  # the middle number keeps off the streams of the data
     shares = torch.tensor([share for _, share in room.providers])
     return room.providers[int(torch.multinomial(shares, 1, generator=generator))][0]
 
@@ -422,7 +428,9 @@ def _parse_schedule(text: str) -> list[tuple[int, int]]:
 
 def _steps_now(state: TrainState, recipe: Recipe) -> int:
     if recipe.loss.step_schedule == "auto":
-        if state.extra["steps"] == 2 and state.step >= recipe.train.steps // 2:
+        plan = recipe.train
+        half = state.step >= plan.steps // 2 or (plan.minutes is not None and state.minutes >= plan.minutes / 2)
+        if state.extra["steps"] == 2 and half:
             _upgrade(state)
     else:
         state.extra["steps"] = [
@@ -446,6 +454,17 @@ def _watch(state: TrainState, recipe: Recipe, score: float) -> None:
 def _upgrade(state: TrainState) -> None:
     log.info("step %d: from 2-step to 3-step loss", state.step)
     state.extra["steps"] = 3
+
+
+def _pipeline(room: Room, network: nn.Module, device: torch.device) -> Callable[[Tensor], LayerStack]:
+    """The pipeline with the recipe's own depth: the config names a provider, but not where its weights are."""
+    pipe = ReflectionRemovalPipeline(network, device=device, dtype="float32")  # type: ignore[arg-type]
+    return partial(pipe, depth=room.providers[-1][0])
+
+
+def _likeness(ours: Tensor, real: Tensor) -> float:
+    """PSNR in dB, cut at 60: a single pair of equal pictures would make a mean infinite."""
+    return min(psnr(ours, real), 60.0)
 
 
 def _device(state: TrainState) -> torch.device:
