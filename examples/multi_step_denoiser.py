@@ -59,12 +59,12 @@ def main(seconds: float = 10.0, limit: int = 1_000_000, count: int = 64) -> dict
     pictures, held_out = draw_pictures(count, 32, seed=0), draw_pictures(16, 32, seed=1)
     noisy = held_out + SIGMA * torch.randn(held_out.shape, generator=torch.Generator().manual_seed(1))
     found: dict[int | str, float] = {"noisy": psnr(noisy, held_out)}
-    print(f"noisy          {found['noisy']:.2f} dB")  # noqa: T201
+    print(f"noisy          {found['noisy']:.2f} dB")
     for steps in (1, 2):
         model = train(steps, pictures, seconds, limit)
         with torch.no_grad():
             found[steps] = psnr(model(noisy), held_out)
-        print(f"{steps}-step loss    {found[steps]:.2f} dB")  # noqa: T201
+        print(f"{steps}-step loss    {found[steps]:.2f} dB")
     return found
 
 

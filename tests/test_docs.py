@@ -32,7 +32,6 @@ PAGES = [
     *(room / "README.md" for room in ROOMS),
 ]
 WEIGHTS = PACKAGE / "weights" / "multistep_sirr" / "small"
-needs_weights = pytest.mark.skipif(not (WEIGHTS / "config.json").exists(), reason="the bundled weights are not there")
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2,}(?![a-z0-9])")
@@ -63,8 +62,7 @@ def command_lines() -> list[pytest.param]:
             for offset, line in enumerate(joined.splitlines()):
                 line = re.sub(r"\s+#.*$", "", line).strip()
                 if re.search(r"(^|[|;&(]\s*|-m )pellucid\s", line):
-                    marks = [needs_weights] if is_run(line) and needs_a_network(line) else []
-                    found.append(pytest.param(line, id=label(page, start + offset), marks=marks))
+                    found.append(pytest.param(line, id=label(page, start + offset)))
     return found
 
 
@@ -73,10 +71,6 @@ def is_run(line: str) -> bool:
     checked = words[0] != "pellucid" and "|" not in words and "<" not in words
     checked = checked or words[1] in ("train", "serve") or words[1:3] == ["models", "pull"]
     return not checked and not any(PLACEHOLDER.search(word) for word in words)
-
-
-def needs_a_network(line: str) -> bool:
-    return bool(re.search(r"pellucid (dereflect|demo|eval|models (path|info))\b", line)) and "--blends" not in line
 
 
 @pytest.fixture
@@ -233,11 +227,7 @@ def test_every_command_of_the_pages_works(line, place, capfd):
 
 
 def python_blocks() -> list[pytest.param]:
-    return [
-        pytest.param(text, id=label(page, number), marks=[needs_weights] if "pipeline(" in text else [])
-        for page in PAGES
-        for number, text in blocks(page, "python")
-    ]
+    return [pytest.param(text, id=label(page, number)) for page in PAGES for number, text in blocks(page, "python")]
 
 
 @pytest.mark.parametrize("text", python_blocks())
@@ -263,9 +253,6 @@ def test_links_lead_somewhere(page):
         path = (page.parent / name).resolve() if name else page
         if not path.exists() or (anchor and anchor not in headings(path)):
             missing.append(target)
-    made_later = [target for target in missing if "weights/" in target or "images/demo" in target]
-    if missing and missing == made_later and not (WEIGHTS / "config.json").exists():
-        pytest.skip("the bundled weights and the picture made with them are not there")
     assert missing == []
 
 
