@@ -19,7 +19,6 @@ RANDOM_WEIGHTS = """
 import sys, torch
 from pellucid.multistep_sirr.model import ReflectionPair, ReflectionPairConfig
 from pellucid.multistep_sirr.pipeline import ReflectionRemovalPipeline
-torch.manual_seed(0)
 pair = ReflectionPair(ReflectionPairConfig(width=16))
 ReflectionRemovalPipeline(pair).save_pretrained(sys.argv[1], card="Random weights, for measurements only.")
 """
@@ -53,10 +52,8 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        if self.failure:
-            return False
-        if self.budget is None:
-            return True
+        if self.failure or self.budget is None:
+            return not self.failure
         return self.value >= self.budget if self.at_least else self.value <= self.budget
 
 
