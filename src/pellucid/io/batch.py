@@ -448,6 +448,14 @@ def _serve(pipe: "Connection[object, object]", maker: Maker, level: int) -> None
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("pellucid").setLevel(level)
     try:
+        _serve_jobs(pipe, maker)
+    finally:
+        # Nothing is left to unwind: an end asked for while Python shuts down would only print a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _serve_jobs(pipe: "Connection[object, object]", maker: Maker) -> None:
+    try:
         work = maker()
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
