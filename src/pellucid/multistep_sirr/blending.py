@@ -158,10 +158,7 @@ def dsrnet(T: Tensor, R: Tensor, generator: Generator, scale: float = 1.0) -> Mi
     """DSRNet (ICCV 2023): both layers dimmed, then screened (p 0.7) or added with `ceilnet`'s clipping."""
     dimmed = T * _uniform(T, generator, 0.8, 1.0)
     R = _mixed_kernels(R, generator, scale) * _uniform(T, generator, 0.4, 1.0)
-    screened = dimmed + R - dimmed * R
-    added = (dimmed + _make_room(dimmed, R)).clamp(0, 1)
-    pick = _draw(T, torch.rand(T.shape[0], generator=generator) < 0.7)
-    return torch.where(pick.bool(), screened, added), T, R
+    return _screen_or_add(dimmed, R, generator), T, R
 
 
 def rdnet(T: Tensor, R: Tensor, generator: Generator, scale: float = 1.0) -> Mixed:
@@ -177,10 +174,7 @@ def rdnet(T: Tensor, R: Tensor, generator: Generator, scale: float = 1.0) -> Mix
         gains.append(gain)
     gained = (T * torch.stack(gains, 1).to(T)[:, :, None, None]).clamp(0, 1)
     R = _mixed_kernels(R, generator, scale) * _uniform(T, generator, 0.4, 1.0)
-    screened = gained + R - gained * R
-    added = (gained + _make_room(gained, R)).clamp(0, 1)
-    pick = _draw(T, torch.rand(T.shape[0], generator=generator) < 0.7)
-    return torch.where(pick.bool(), screened, added), gained, R
+    return _screen_or_add(gained, R, generator), gained, R
 
 
 def screen(T: Tensor, R: Tensor, generator: Generator, scale: float = 1.0) -> Mixed:
@@ -304,6 +298,12 @@ def _make_room(T: Tensor, R: Tensor) -> Tensor:
     over = total > 1
     mean = (total * over).sum((1, 2, 3), keepdim=True) / over.sum((1, 2, 3), keepdim=True).clamp(min=1)
     return (R - 1.3 * (mean.clamp(min=1) - 1)).clamp(0, 1)
+
+
+def _screen_or_add(T: Tensor, R: Tensor, generator: Generator) -> Tensor:
+    """Screen with p 0.7, else add with `ceilnet`'s clipping, as DSRNet and RDNet do."""
+    pick = _draw(T, torch.rand(T.shape[0], generator=generator) < 0.7).bool()
+    return torch.where(pick, T + R - T * R, (T + _make_room(T, R)).clamp(0, 1))
 
 
 def _mixed_kernels(R: Tensor, generator: Generator, scale: float) -> Tensor:

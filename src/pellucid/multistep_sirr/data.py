@@ -242,7 +242,7 @@ class BlendBatches:
 def relight(pictures: Tensor, generator: Generator, share: float = 0.3) -> Tensor:
     """Vary the light of pictures ``(B, 3, H, W)``: dim rooms, other contrast, other saturation.
 
-    Rooms behind glass are darker than the photographs people publish; without this a network learns that dark is wrong.
+    Rooms behind glass are darker than the photographs people publish, so training should see dark scenes too.
 
     Args:
         pictures: in [0, 1].

@@ -305,8 +305,8 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
 
 def _initialise(pair: ReflectionPair, init: str) -> None:
     if init == "he":
-        # torch's default loses two thirds of the signal's power in every layer, and nothing normalises it again: at the
-        # deep end of an untrained U-Net only the biases are left, and the first thousand steps go into undoing that.
+        # torch's default shrinks the signal in every layer, and nothing here normalises it again. Keeping its power is
+        # meant to wake the deep end sooner; no run has shown yet that it does.
         for module in pair.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")
