@@ -6,7 +6,6 @@ so that a loss does not depend on the size of pictures or batches.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -90,7 +89,8 @@ class ReflectionStepLoss(nn.Module):
         super().__init__()
         if pixel not in ("mse", "log"):
             raise ConfigError(f"pixel loss {pixel!r} is not known", "use mse, log")
-        self.pixel = pixel_loss if pixel == "mse" else partial(log_pixel_loss, floor=pixel_floor)
+        self.pixel = pixel
+        self.pixel_floor = pixel_floor
         self.features = features
         self.feature_weight = feature_weight
         self.feature_on_reflection = feature_on_reflection
@@ -98,7 +98,8 @@ class ReflectionStepLoss(nn.Module):
     def forward(
         self, T_hat: Tensor, T: Tensor, R_hat: Tensor | None, R: Tensor | None, r_weight: Tensor | float = 1.0
     ) -> dict[str, Tensor]:
-        terms = {"pixel": self.pixel(T_hat, T)}
+        plain = self.pixel == "mse"
+        terms = {"pixel": pixel_loss(T_hat, T) if plain else log_pixel_loss(T_hat, T, self.pixel_floor)}
         if R_hat is not None and R is not None:
             terms["reflection"] = reflection_loss(R_hat, R, r_weight)
         if self.features is not None:

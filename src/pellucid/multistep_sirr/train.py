@@ -40,6 +40,7 @@ from pellucid.train.state import Accelerator, TrainState, clip
 
 log = logging.getLogger(__name__)
 
+FIRST_FLOOR = 0.05  # of the logarithm, with `floor_steps`: the slope at MSE 0 is then that of the plain mean
 SETTLED = 0.05  # dB: less than this in `patience` validations is what "settled" means; the paper gives no number
 
 
@@ -88,6 +89,8 @@ class LossSection(Section):
         step_schedule: ``"auto"`` goes from 2 to 3 steps when validation has settled, at half time at the latest;
             ``"0:2,5000:3"`` fixes the optimiser steps at which each number of loss steps begins.
         pixel: ``"mse"`` (Eq. 1) or ``"log"``, see `losses.log_pixel_loss`, with ``pixel_floor``.
+        floor_steps: optimiser steps over which the floor falls from 0.05, where the logarithm weighs samples much
+            as Eq. 1 does, to ``pixel_floor``; 0 keeps it there from the start.
         patience: validations without a gain of 0.05 dB that count as settled.
         features: ``"vgg19"`` (the paper), ``"filter_bank"``, ``"none"``; ``"auto"`` is VGG19 when weights are given.
         vgg_weights: torchvision's ``vgg19-*.pth``, a path.
@@ -101,6 +104,7 @@ class LossSection(Section):
     factor: float = Field(default=1.0, gt=0)
     pixel: Literal["mse", "log"] = "mse"
     pixel_floor: float = Field(default=5e-3, gt=0)
+    floor_steps: int = Field(default=0, ge=0)
     r_weight_derived: float = Field(default=1.0, ge=0)
     features: Literal["auto", "vgg19", "filter_bank", "none"] = "auto"
     vgg_weights: str | None = None
@@ -216,6 +220,7 @@ def step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     loss = room.loss
     loss.model = state.modules["pair"]  # the prepared one
     loss.steps = _steps_now(state, room.recipe)
+    loss.step_loss.pixel_floor = _floor_now(room.recipe.loss, state.step)
     loss.condition = condition if room.recipe.depth.redepth else None
     r_weight = torch.where(batch.has_reflection, 1.0, room.recipe.loss.r_weight_derived)
     mixture = batch.mixture.contiguous(memory_format=torch.channels_last)
@@ -301,6 +306,12 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
         dtype="float16",
         overwrite=True,
     )
+
+
+def _floor_now(loss: LossSection, step: int) -> float:
+    if step >= loss.floor_steps:
+        return loss.pixel_floor
+    return FIRST_FLOOR * (loss.pixel_floor / FIRST_FLOOR) ** (step / loss.floor_steps)
 
 
 def _initialise(pair: ReflectionPair, init: str) -> None:
