@@ -4,6 +4,7 @@ The arithmetic is torchmetrics'. Its SSIM follows scikit-image's definition here
 variances are small differences of large means, and float32 would lose them in smooth pictures.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
@@ -14,6 +15,7 @@ from torch import Tensor
 from pellucid.errors import ConfigError, DependencyError, InputError
 
 _WINDOW = 7
+_GAUSSIAN = 11
 _GRAY = (0.2989, 0.5870, 0.1140)
 
 
@@ -27,6 +29,7 @@ class Protocol:
         resize: what happens to the sizes before the network sees the input: ``"none"``; ``"multiple"``, both pictures
             resized down to multiples of 32 with Pillow's bicubic; ``"crop"``, both cropped to multiples of 32.
         short_side: both pictures are first resized to this short side, in pixels.
+        square: both are squashed to this width and height with Pillow's bicubic, instead of all the above.
         eight_bit: round to 8 bits before comparing, as a PNG on disk does.
         psnr: ``"joint"`` takes one mean square over all channels, ``"channels"`` the mean of the channels' PSNR.
         ssim: ``"rgb"`` takes the mean over channels, ``"gray"`` compares 8-bit gray.
@@ -36,6 +39,7 @@ class Protocol:
     summary: str
     resize: Literal["none", "multiple", "crop"] = "none"
     short_side: int | None = None
+    square: int | None = None
     eight_bit: bool = True
     psnr: Literal["joint", "channels"] = "joint"
     ssim: Literal["rgb", "gray"] = "rgb"
@@ -69,15 +73,15 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def find(name: str) -> Protocol:
-    """Return the protocol of that name.
+def find(name: str, among: Mapping[str, Protocol] = PROTOCOLS) -> Protocol:
+    """Return the protocol of that name; a room with protocols of its own says among which.
 
     Raises:
         ConfigError: there is none; the message lists those there are.
     """
-    if name not in PROTOCOLS:
-        raise ConfigError(f"protocol {name!r} is not known", f"use one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    if name not in among:
+        raise ConfigError(f"protocol {name!r} is not known", f"use one of {', '.join(among)}")
+    return among[name]
 
 
 def prepare(protocol: Protocol, picture: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,6 +100,8 @@ def prepare(protocol: Protocol, picture: Tensor, truth: Tensor) -> tuple[Tensor,
         InputError: the sizes differ, or a side is too short for the protocol.
     """
     _check(picture, truth)
+    if protocol.square is not None:
+        return _bicubic(picture, protocol.square, protocol.square), _bicubic(truth, protocol.square, protocol.square)
     height, width = picture.shape[-2:]
     if protocol.short_side is not None:
         factor = protocol.short_side / min(height, width)
@@ -152,21 +158,26 @@ def psnr(first: Tensor, second: Tensor, *, joint: bool = True) -> float:
     return float(measure(first.double(), second.double(), data_range=1.0, dim=dim))
 
 
-def ssim(first: Tensor, second: Tensor) -> float:
-    """Structural similarity of two pictures ``(C, H, W)`` in [0, 1], as scikit-image defines it.
+def ssim(first: Tensor, second: Tensor, *, window: Literal["uniform", "gaussian"] = "uniform") -> float:
+    """Structural similarity of two pictures ``(C, H, W)`` in [0, 1], mean over channels.
 
-    That is: a uniform 7x7 window, sample variances (divided by N - 1), K1 = 0.01, K2 = 0.03, the border of 3 px left
-    out, mean over channels. torchmetrics divides by N instead. SSIM's second factor
+    ``"uniform"`` is scikit-image's definition: a 7x7 window, sample variances (divided by N - 1), K1 = 0.01, K2 = 0.03,
+    the border of 3 px left out. torchmetrics divides by N instead. SSIM's second factor
     ``(2 s cov + C2) / (s (var + var) + C2)`` with ``s = N / (N - 1)`` equals the same without ``s`` and with
-    ``C2 / s``, so a smaller K2 gives scikit-image's value exactly.
+    ``C2 / s``, so a smaller K2 gives scikit-image's value exactly. ``"gaussian"`` is torchmetrics' own: 11x11 with a
+    standard deviation of 1.5.
 
     Raises:
         InputError: a side is shorter than the window.
     """
-    if min(first.shape[-2:]) < _WINDOW:
-        raise InputError(f"SSIM needs sides of at least {_WINDOW} px, found {first.shape[-1]}x{first.shape[-2]}")
+    size = _WINDOW if window == "uniform" else _GAUSSIAN
+    if min(first.shape[-2:]) < size:
+        raise InputError(f"SSIM needs sides of at least {size} px, found {first.shape[-1]}x{first.shape[-2]}")
+    measure = _torchmetrics().structural_similarity_index_measure
+    if window == "gaussian":
+        return float(measure(first.double()[None], second.double()[None], data_range=1.0))
     count, border = _WINDOW**2, _WINDOW // 2
-    _, similarity = _torchmetrics().structural_similarity_index_measure(
+    _, similarity = measure(
         first.double()[None],
         second.double()[None],
         gaussian_kernel=False,
