@@ -1,4 +1,4 @@
-"""The faster orders of work give what the ordinary operations give."""
+"""The faster orders of work give what the ordinary operations give; padding reflects at any size."""
 
 import pytest
 import torch
@@ -53,3 +53,23 @@ def test_other_precisions_keep_the_ordinary_operation(chosen: list[str]) -> None
         found = conv.enlarged_conv(torch.ones(1, 128, 2, 2).double(), torch.ones(1, 128, 3, 3).double(), None)
     assert not chosen
     assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize("size", [(17, 33), (20, 16), (31, 47)])
+def test_padding_reflects_like_torch_where_torch_can(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 4, *size)
+    padded = conv.pad_to_stride(x, 16)
+    bottom, right = -size[0] % 16, -size[1] % 16
+    assert torch.equal(padded, F.pad(x, (0, right, 0, bottom), mode="reflect"))
+
+
+def test_padding_of_sizes_that_torch_cannot_reflect() -> None:
+    assert torch.equal(conv.pad_to_stride(torch.full((1, 1, 1, 1), 0.3), 16), torch.full((1, 1, 16, 16), 0.3))
+    three = conv.pad_to_stride(torch.arange(3.0).reshape(1, 1, 1, 3), 16)
+    assert three[0, 0, 5].tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]
+
+
+def test_padding_leaves_whole_multiples_alone() -> None:
+    x = torch.rand(1, 3, 32, 16)
+    assert conv.pad_to_stride(x, 16) is x
+    assert conv.pad_to_stride(x, stride=24).shape == (1, 3, 48, 24)

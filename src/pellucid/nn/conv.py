@@ -1,7 +1,7 @@
-"""Convolutions that one CPU thread does faster in another order of work; the answers are the same within rounding.
+"""What convolutional networks of several rooms need: padding for any size, and faster orders of work on a CPU.
 
-Both only matter for inference on a CPU. Where gradients, an export, another device or another precision is asked for,
-the ordinary operation runs.
+`pointwise` and `enlarged_conv` give the ordinary answer within rounding, sooner on one CPU thread. Where gradients, an
+export, another device or another precision is asked for, the ordinary operation runs.
 """
 
 import torch
@@ -49,6 +49,20 @@ def enlarged_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
                 to, source = _overlap(dy, height), _overlap(-dy, height)
                 out[:, :, to, _overlap(dx, width)] += tap[:, :, source, _overlap(-dx, width)]
     return out
+
+
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
+    """Extend ``(B, C, H, W)`` to the right and bottom by reflection, to multiples of ``stride``; any size from 1x1."""
+    for dim in (-2, -1):
+        size = x.shape[dim]
+        wanted = -(-size // stride) * stride
+        if wanted > size:
+            # Reflection repeated: index 0 1 2 1 0 1 2 ..., so that even one pixel can be extended.
+            period = max(2 * size - 2, 1)
+            index = torch.arange(wanted, device=x.device) % period
+            index = torch.where(index >= size, period - index, index)
+            x = x.index_select(dim, index)
+    return x
 
 
 def _overlap(shift: int, size: int) -> slice:
