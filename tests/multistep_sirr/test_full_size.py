@@ -1,79 +1,16 @@
-"""From the network's size to the picture's: strips, guided coefficients and tiles."""
+"""From the network's size to the picture's: tiles."""
 
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pellucid.multistep_sirr import full_size
-from pellucid.multistep_sirr.full_size import (
-    apply_coefficients,
-    enlarge_strips,
-    guided_coefficients,
-    run_tiled,
-    tiles,
-)
+from pellucid.multistep_sirr.full_size import run_tiled, tiles
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize(
-    ("small", "large"),
-    [((7, 5), (33, 47)), ((8, 8), (16, 16)), ((13, 9), (13, 9)), ((1, 1), (9, 5)), ((5, 7), (40, 1)), ((9, 9), (4, 6))],
-)
-def test_strips_are_what_enlarging_at_once_gives(
-    small: tuple[int, int], large: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(full_size, "ROWS", 7)
-    x = noise(2, 3, *small)
-    whole, covered = torch.full((2, 3, *large), -1.0), 0
-    for rows, strip in enlarge_strips(x, large):
-        assert rows.start == covered
-        assert strip.shape == (2, 3, rows.stop - rows.start, large[1])
-        assert strip.shape[-2] <= 7
-        whole[..., rows, :] = strip
-        covered = rows.stop
-    assert covered == large[0]
-    assert torch.allclose(whole, F.interpolate(x, large, mode="bilinear", align_corners=False), atol=1e-5)
-
-
-def test_a_linear_correction_is_reproduced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_size, "ROWS", 20)
-    guide = noise(1, 3, 24, 31)
-    slope, offset = torch.tensor([-0.3, 0.2, 0.1]), torch.tensor([0.05, -0.1, 0.0])
-    correction = guide * slope[:, None, None] + offset[:, None, None]
-    found = guided_coefficients(guide, correction, eps=1e-9)
-    assert torch.allclose(found[0, :3], slope[:, None, None].expand(3, 24, 31), atol=1e-3)
-    assert torch.allclose(found[0, 3:], offset[:, None, None].expand(3, 24, 31), atol=1e-3)
-    # At any size the correction is the same function of the picture, with all of its detail.
-    large = noise(1, 3, 97, 125, seed=1)
-    expected = large * slope[:, None, None] + offset[:, None, None]
-    assert torch.allclose(apply_coefficients(large, found), expected, atol=2e-3)
-
-
-def test_a_flat_guide_carries_the_local_mean() -> None:
-    guide = torch.full((1, 3, 20, 20), 0.4)
-    found = guided_coefficients(guide, torch.full_like(guide, -0.07))
-    assert found[:, :3].abs().max() < 1e-4
-    assert torch.allclose(found[:, 3:] + 0.4 * found[:, :3], torch.tensor(-0.07), atol=1e-4)
-
-
-def test_eps_decides_what_counts_as_flat() -> None:
-    guide = 0.5 + 0.02 * (noise(1, 1, 20, 20) - 0.5)
-    strict, loose = (guided_coefficients(guide, guide, eps=eps)[:, :1].mean() for eps in (1e-7, 1e-1))
-    assert strict > 0.9
-    assert loose < 0.05
-
-
-def test_coefficients_are_written_where_asked() -> None:
-    picture, found = noise(1, 3, 9, 9), noise(1, 6, 4, 4)
-    out = torch.empty(1, 3, 9, 9)
-    assert apply_coefficients(picture, found, out) is out
-    assert torch.equal(out, apply_coefficients(picture, found))
 
 
 @pytest.mark.parametrize("overlap", [0, 16, 32])

@@ -22,14 +22,11 @@ from pellucid.hub.pretrained import load_config, load_state, resolve_weights, sa
 from pellucid.io.image import as_stack
 from pellucid.layers import Layer, LayerStack
 from pellucid.multistep_sirr.depth import PROVIDERS, DepthProvider, Kind, make_provider
-from pellucid.multistep_sirr.full_size import (
-    apply_coefficients,
-    enlarge_strips,
-    guided_coefficients,
-    run_tiled,
-)
-from pellucid.multistep_sirr.model import STRIDE, ReflectionPair, ReflectionPairConfig, pad_to_stride
+from pellucid.multistep_sirr.full_size import run_tiled
+from pellucid.multistep_sirr.model import STRIDE, ReflectionPair, ReflectionPairConfig
 from pellucid.multistep_sirr.ranged_depth import RangedDepthMap
+from pellucid.nn.conv import pad_to_stride
+from pellucid.nn.guided import apply_coefficients, enlarge_strips, guided_coefficients
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +282,9 @@ class ReflectionRemovalPipeline:
         return transmission - x, reflection
 
     def _prepared(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        together = pad_to_stride(torch.cat([x, condition], dim=1)).to(self.dtype, memory_format=torch.channels_last)
+        together = pad_to_stride(torch.cat([x, condition], dim=1), STRIDE).to(
+            self.dtype, memory_format=torch.channels_last
+        )
         return together[:, :3], together[:, 3:]
 
     @torch.no_grad()
