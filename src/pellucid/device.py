@@ -54,3 +54,13 @@ def cpu_generator(seed: int | None) -> torch.Generator:
     else:
         generator.manual_seed(seed)
     return generator
+
+
+def generator_of(*numbers: int) -> torch.Generator:
+    """Make the CPU generator that follows from a seed and indices; neighbouring ones give unrelated streams."""
+    # Mixed like a hash: torch looks at the lower half of a seed alone.
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ number) * 0xBF58476D1CE4E5B9 % (1 << 64)
+        state ^= state >> 31
+    return torch.Generator().manual_seed(state % (1 << 63))

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from pellucid.data.bank import PixelBank
+from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
 from pellucid.io import load_image
 from pellucid.multistep_sirr.blending import BlendOptions, blend
@@ -291,16 +292,6 @@ def error_statistics(mixture: Tensor, transmission: Tensor) -> dict[str, float]:
         "offset": float((I.mean(1) - contrast * T.mean(1)).mean()),
         "affine_psnr": float(-10 * unexplained.log10()),
     }
-
-
-def generator_of(*numbers: int) -> Generator:
-    """Make the CPU generator that follows from a seed and indices; neighbouring ones give unrelated streams."""
-    # Mixed like a hash: torch looks at the lower half of a seed alone.
-    state = 0x9E3779B97F4A7C15
-    for number in numbers:
-        state = (state ^ number) * 0xBF58476D1CE4E5B9 % (1 << 64)
-        state ^= state >> 31
-    return torch.Generator().manual_seed(state % (1 << 63))
 
 
 def _read(path: Path) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pellucid.data.bank import PixelBank
 from pellucid.data.shards import ShardIndex
 from pellucid.data.synthetic import draw_pictures
+from pellucid.device import generator_of
 from pellucid.errors import ConfigError
 from pellucid.hub.convert import load_foreign
 from pellucid.hub.pretrained import save_pretrained
@@ -26,7 +27,7 @@ from pellucid.layers import LayerStack
 from pellucid.metrics.protocols import psnr
 from pellucid.multistep_sirr.blending import BlendOptions
 from pellucid.multistep_sirr.card import write_card
-from pellucid.multistep_sirr.data import Batch, BlendBatches, PairBatches, find_pairs, generator_of, read_pair
+from pellucid.multistep_sirr.data import Batch, BlendBatches, PairBatches, find_pairs, read_pair
 from pellucid.multistep_sirr.depth import DepthProvider, make_provider
 from pellucid.multistep_sirr.losses import Features, MultiStepLoss, ReflectionStepLoss, ReflectionTarget
 from pellucid.multistep_sirr.model import ReflectionPair, ReflectionPairConfig
