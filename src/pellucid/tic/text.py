@@ -18,9 +18,8 @@ from torch import Tensor
 from pellucid.tic.vocabulary import FAMILIES, canonical
 from pellucid.tic.word_vectors import WordVectors
 
-STOP_WORDS = frozenset(
-    ["a", "an", "the", "of", "and", "is", "are", "with", "in", "on", "at", "to", "this", "that", "its", "it"]
-)
+_STOP_LIST = "a an the of and is are with in on at to this that its it"
+STOP_WORDS = frozenset(_STOP_LIST.split())
 LENGTH = 4.0  # of a sentence vector with norm "unit4"
 MODIFIERS: tuple[str, ...] = ("bright", "deep", "vivid", "soft", "dark", "light")
 

@@ -1,8 +1,8 @@
 """Colour words: which there are, where they lie in CIE Lab, and which word a colour gets.
 
 Everything about words as names of colours stands here, without a network and without word vectors: the 24 words that
-captions are searched for (spec section 3 counts them, section 11 uses them), other words for the same colours, an anchor
-in Lab for each, and the namer that turns Lab into one of 13 words.
+captions are searched for (spec sections 3 and 11), other words for the same colours, an anchor in Lab for each, and
+the namer that turns Lab into one of 13 words.
 
 Legend: L in [0, 100]; chroma = hypot(a, b) in Lab units; hue = atan2(b, a) in degrees, [0, 360).
 """
@@ -108,24 +108,8 @@ _OTHER_WORDS = {
     "silver": "silvery",
 }
 # Names of things that a caption mostly means as things: only with no vector of their own are they read as colours.
-_THINGS = frozenset(
-    [
-        "cherry",
-        "lemon",
-        "pumpkin",
-        "mustard",
-        "sand",
-        "rust",
-        "moss",
-        "denim",
-        "jet",
-        "slate",
-        "ash",
-        "copper",
-        "bronze",
-        "cardinal",
-    ]
-)
+_THING_NAMES = "cherry lemon pumpkin mustard sand rust moss denim jet slate ash copper bronze cardinal"
+_THINGS = frozenset(_THING_NAMES.split())
 
 SYNONYMS: MappingProxyType[str, str] = MappingProxyType(
     {other: word for word, others in _OTHER_WORDS.items() for other in others.split()}
@@ -258,7 +242,7 @@ def name_colour(lab: Tensor) -> Tensor:
     rename(warm & (lightness < 58.0) & (chroma < 50.0) & (hue >= 36.0) & (hue < 100.0), "brown")
     rename((hue >= 12.0) & (hue < 44.0) & (lightness < 42.0) & (chroma < 24.0), "brown")
     rename(warm & (hue >= 44.0) & (lightness >= 58.0) & (chroma < 32.0), "beige")
-    rename((hue >= 255.0) & (hue < 315.0) & (lightness < 26.0), "navy")
+    rename((hue >= 255.0) & (hue < 315.0) & (lightness < 22.0), "navy")
 
     grey = chroma < GREY_CHROMA
     rename(grey, "grey")
