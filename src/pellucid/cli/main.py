@@ -18,6 +18,7 @@ from pellucid.errors import PellucidError
 # Verb -> "module:attribute"; the attribute is a function or, for a verb with verbs of its own, a typer.Typer.
 VERBS = {
     "dereflect": "pellucid.cli.dereflect:dereflect",
+    "colorize": "pellucid.cli.colorize:app",
     "layers": "pellucid.cli.layers:app",
     "models": "pellucid.cli.models:app",
     "train": "pellucid.cli.train:train",
