@@ -1,11 +1,11 @@
-"""The two U-Nets beside the golden pairs: sizes, options, and the padding that keeps seams out."""
+"""The two U-Nets beside the golden pairs: sizes and options."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from pellucid.errors import ConfigError
-from pellucid.multistep_sirr.model import ReflectionPair, ReflectionPairConfig, SimpleRemover, UNet, pad_to_stride
+from pellucid.multistep_sirr.model import ReflectionPair, ReflectionPairConfig, SimpleRemover, UNet
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -74,26 +74,6 @@ def test_the_single_network_of_table_5() -> None:
     assert torch.equal(remover(x), x - remover.net(x))
     plain = SimpleRemover(width=2, residual=False)
     assert torch.equal(plain(x), plain.net(x))
-
-
-@pytest.mark.parametrize("size", [(17, 33), (20, 16), (31, 47)])
-def test_padding_reflects_like_torch_where_torch_can(size: tuple[int, int]) -> None:
-    x = noise(2, 4, *size)
-    padded = pad_to_stride(x)
-    bottom, right = -size[0] % 16, -size[1] % 16
-    assert torch.equal(padded, F.pad(x, (0, right, 0, bottom), mode="reflect"))
-
-
-def test_padding_of_sizes_that_torch_cannot_reflect() -> None:
-    assert torch.equal(pad_to_stride(torch.full((1, 1, 1, 1), 0.3)), torch.full((1, 1, 16, 16), 0.3))
-    three = pad_to_stride(torch.arange(3.0).reshape(1, 1, 1, 3))
-    assert three[0, 0, 5].tolist() == [0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1, 0, 1, 2, 1]
-
-
-def test_padding_leaves_whole_multiples_alone() -> None:
-    x = noise(1, 3, 32, 16)
-    assert pad_to_stride(x) is x
-    assert pad_to_stride(x, stride=24).shape == (1, 3, 48, 24)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class UpJoin(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = enlarged_conv(x, self.conv.weight, self.conv.bias)
         missing_h, missing_w = skip.shape[-2] - x.shape[-2], skip.shape[-1] - x.shape[-1]
-        if missing_h or missing_w:  # only for sizes that are no multiple of 16, which `pad_to_stride` avoids
+        if missing_h or missing_w:  # only for sizes that are no multiple of 16, which `nn.conv.pad_to_stride` avoids
             top, left = missing_h // 2, missing_w // 2
             x = F.pad(x, (left, missing_w - left, top, missing_h - top))
         return torch.cat([x, skip], dim=1)
@@ -174,7 +174,7 @@ class ReflectionPair(nn.Module):
         """Take a mixture apart, once.
 
         Args:
-            x: mixture ``(B, 3, H, W)``, sRGB in [0, 1]; H and W multiples of 16 avoid a seam (`pad_to_stride`).
+            x: mixture ``(B, 3, H, W)``, sRGB in [0, 1]; H and W multiples of 16 avoid a seam (`nn.conv.pad_to_stride`).
             ranged_depth: ``(B, D, H, W)`` in [0, 1], D = ``config.depth_channels``.
             gates: those of `gates` for another view of the same picture: tiles take the whole picture's.
 
@@ -208,20 +208,6 @@ class SimpleRemover(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` in [0, 1] to a transmission of the same shape, not clamped."""
         return x - self.net(x) if self.residual else self.net(x)
-
-
-def pad_to_stride(x: Tensor, stride: int = STRIDE) -> Tensor:
-    """Extend ``(B, C, H, W)`` to the right and bottom by reflection, to multiples of ``stride``; any size from 1x1."""
-    for dim in (-2, -1):
-        size = x.shape[dim]
-        wanted = -(-size // stride) * stride
-        if wanted > size:
-            # Reflection repeated: index 0 1 2 1 0 1 2 ..., so that even one pixel can be extended.
-            period = max(2 * size - 2, 1)
-            index = torch.arange(wanted, device=x.device) % period
-            index = torch.where(index >= size, period - index, index)
-            x = x.index_select(dim, index)
-    return x
 
 
 def convert_flashrr_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
