@@ -7,11 +7,13 @@ the world. So every picture is coloured with six words, most of which contradict
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.errors import InputError
 from pellucid.metrics.colour import chroma, hue, hue_distance
+from pellucid.tic.lab import rgb_to_lab, to_gamut
 from pellucid.tic.vocabulary import SIX, hue_angle
 
 Predict = Callable[[Tensor, list[str]], Tensor]
@@ -123,6 +125,55 @@ def _outside(objects: Tensor, truth: Tensor | None) -> Tensor | None:
         return None
     grey = chroma(truth.cpu().float(), dim=1)[:, None] < GREY_CHROMA  # (N, 1, S, S)
     return grey & ~objects
+
+
+def contact_sheet(
+    predict: Predict,
+    rgb: Tensor,
+    nouns: Sequence[str],
+    colours: Sequence[str] = SIX,
+    *,
+    cell: int = 128,
+    blocks: int = 2,
+) -> Tensor:
+    """Show pictures in every colour: one row each of grey, truth, and the results of the test's sentences.
+
+    Args:
+        predict: see `obedience`.
+        rgb: true pictures ``(N, 3, S, S)``, sRGB in [0, 1].
+        nouns: N names of the objects.
+        colours: words, one column each.
+        cell: side of a picture on the sheet, in pixels.
+        blocks: how many pictures stand side by side.
+
+    Returns:
+        ``(3, H, W)`` in [0, 1], with a line of words on top.
+    """
+    lab = rgb_to_lab(rgb)
+    strips = []
+    for pixels, (L, ab), noun in zip(rgb, (each.split([1, 2]) for each in lab), nouns, strict=True):
+        texts = [prompt(colour, noun) for colour in colours]
+        predicted = predict(L.expand(len(colours), 1, -1, -1), texts).detach().float().cpu()
+        predicted = F.interpolate(predicted, L.shape[-2:], mode="bilinear", antialias=True)
+        grey = to_gamut(L[None], torch.zeros_like(ab)[None])
+        coloured = to_gamut(L.expand(len(colours), 1, -1, -1), predicted)
+        cells = torch.cat([grey, pixels[None], coloured])
+        cells = F.interpolate(cells, (cell, cell), mode="bilinear", antialias=True).clamp(0.0, 1.0)
+        strips.append(
+            F.pad(cells, (1, 1, 1, 1), value=1.0).permute(1, 2, 0, 3).flatten(2)
+        )  # (3, cell + 2, C (cell + 2))
+    strips += [torch.ones_like(strips[0])] * (-len(strips) % blocks)
+    rows = [torch.cat(strips[start : start + blocks], dim=-1) for start in range(0, len(strips), blocks)]
+    return torch.cat([_words(["grey", "truth", *colours] * blocks, cell + 2), *rows], dim=-2)
+
+
+def _words(words: Sequence[str], step: int, height: int = 18) -> Tensor:
+    line = Image.new("RGB", (step * len(words), height), "white")
+    draw, font = ImageDraw.Draw(line), ImageFont.load_default()
+    for place, word in enumerate(words):
+        draw.text((place * step + 4, 3), word, fill="black", font=font)
+    values = torch.frombuffer(bytearray(line.tobytes()), dtype=torch.uint8)
+    return values.reshape(height, -1, 3).permute(2, 0, 1).float() / 255.0
 
 
 def box_masks(boxes: Tensor, side: int) -> Tensor:
