@@ -138,6 +138,9 @@ def test_eval_prints_the_rooms_rows(tmp_path, pellucid):
     rows = json.loads(pellucid("eval", "--set", tmp_path, "--model", "small", "--json").out)
     assert rows[1] == {"system": "small", "PSNR": 23.456}
     assert pellucid("eval", "--set", tmp_path / "none").code == 1
+    refused = pellucid("eval", "--set", tmp_path, "--obedience")
+    assert refused.code == 2
+    assert "--obedience is not for reflection-removal" in refused.err
 
 
 @dataclass(frozen=True)

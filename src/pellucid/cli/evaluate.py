@@ -1,18 +1,21 @@
-"""``pellucid eval``: measure weights on a set of pairs under a named protocol."""
+"""``pellucid eval``: measure weights on a test set under a named protocol, with what the task's room can measure."""
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pellucid.cli.common import Debug, Device, Model, Quiet, Verbose, start_logging
-from pellucid.errors import InputError
+from pellucid.errors import ConfigError, InputError
 
 
 def evaluate(
     set_dir: Annotated[Path, typer.Option("--set", metavar="DIR", help="Folder of a test set.", show_default=False)],
-    protocol: Annotated[str, typer.Option("--protocol", help="How to measure; the room's README has them.")] = "disk",
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="How to measure; the room's README has them.", show_default=False),
+    ] = None,
     task: Annotated[str, typer.Option("--task", help="Task or verb.")] = "reflection-removal",
     method: Annotated[
         str | None, typer.Option("--method", help="The task's first method by default.", show_default=False)
@@ -24,6 +27,17 @@ def evaluate(
     blends: Annotated[
         Path | None,
         typer.Option("--blends", metavar="RECIPE", help="Compare the recipe's training blends with the set instead."),
+    ] = None,
+    obedience: Annotated[
+        bool, typer.Option("--obedience", help="Colorization: colour with six words too, and read the hues.")
+    ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Colorization: write pictures x six colours.", show_default=False),
+    ] = None,
+    lpips: Annotated[
+        list[str] | None,
+        typer.Option("--lpips", metavar="NET=FILE", help="Colorization: weights of vgg or squeeze, for LPIPS."),
     ] = None,
     model: Model = None,
     device: Device = "auto",
@@ -38,10 +52,25 @@ def evaluate(
     start_logging(quiet, verbose)
     if not set_dir.is_dir():
         raise InputError(f"set {set_dir} is not a folder")
-    room = resolve(find(task, method).evaluate)
+    entry = find(task, method)
+    room = resolve(entry.evaluate)
+    given: dict[str, Any] = {"way": way, "blends": blends, "obedience": obedience or None, "sheet": sheet}
+    given |= {"lpips": dict(_named(each) for each in lpips) if lpips else None}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in room.OPTIONS:
+            raise ConfigError(f"--{name} is not for {entry.task}", f"it takes --{', --'.join(room.OPTIONS)}")
+    if protocol is not None:
+        given["protocol"] = protocol
     if blends is not None:
         rows = room.blend_statistics(set_dir, blends)
     else:
-        options = {} if way is None else {"way": way}
-        rows = room.evaluate(set_dir, protocol, model, device, **options)
+        rows = room.evaluate(set_dir, weights=model, device=device, **given)
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else markdown_table(rows))
+
+
+def _named(text: str) -> tuple[str, Path]:
+    net, separator, path = text.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--lpips takes NET=FILE, found {text!r}", "NET is vgg or squeeze")
+    return net, Path(path)

@@ -19,6 +19,8 @@ from pellucid.multistep_sirr.pipeline import ReflectionRemovalPipeline
 from pellucid.multistep_sirr.train import Recipe, photo_bank
 from pellucid.train import load_recipe
 
+OPTIONS = ("way", "blends")  # of `pellucid eval`
+
 # Table 1, column "Ours": PSNR, SSIM, LPIPS, by words of a set's folder name.
 PAPER: dict[str, tuple[float, float, float]] = {
     "real_world": (25.18, 0.904, 0.126),
