@@ -1,0 +1,522 @@
+"""Alternating training of generator and discriminator (Sec. 4): a step of D, then one of G on the same batch.
+
+The paper says: Adam with lr 1e-4 and betas 0.5 and 0.999 for both, no decay, up to 350,000 iterations, one network fixed
+while the other trains. Batch size, crops and initialisation are ours. Text dropout and plain texts, both off in the
+paper, give a network that also colours without words.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.device import cpu_generator
+from pellucid.errors import ConfigError, InputError
+from pellucid.hub.convert import load_foreign
+from pellucid.hub.pretrained import save_pretrained
+from pellucid.metrics.colour import ab_psnr
+from pellucid.nn.patch_discriminator import PatchDiscriminator
+from pellucid.tic.batches import Batch, CaptionedBank, CaptionedBatches, Objects, drawn_bank, make_bank
+from pellucid.tic.card import write_card
+from pellucid.tic.data import Captioned, fixed_splits, read_pictures
+from pellucid.tic.lab import rgb_to_lab, to_gamut
+from pellucid.tic.losses import ColorizationLoss, Colours, Layer, Reduce, Units, discriminator_loss, vgg_features
+from pellucid.tic.model import TICConfig, TICGenerator
+from pellucid.tic.obedience import obedience, prompt
+from pellucid.tic.text import TextEncoder
+from pellucid.tic.vocabulary import SIX
+from pellucid.tic.word_vectors import WordVectors
+from pellucid.train.config import Recipe as BaseRecipe
+from pellucid.train.config import Section, section_of
+from pellucid.train.state import Accelerator, TrainState, clip
+
+log = logging.getLogger(__name__)
+
+ROOM = "tic"
+_VIVID = 60.0  # chroma from which ``loss.vivid`` weighs in full
+
+
+class PictureSet(Section):
+    """One set of captioned pictures.
+
+    Attributes:
+        root: its folder, in a layout of `data.LAYOUTS`; ``"synthetic"`` draws pictures by code instead.
+        layout: a key of `data.LAYOUTS`, or ``"auto"``.
+        name: which ``NAME.jsonl`` of a captioned folder that holds several.
+        share: which part of all draws comes from this set.
+        only: keep rows whose field has this value, for example ``{license = "CC0-1.0"}``.
+        without: leave out rows whose field has this value.
+        objects: where the object of a picture is, see `batches.make_bank`.
+        splits: folder with the lists ``train.txt``, ``val.txt``, ``test.txt``; written there on the first run.
+        count: how many pictures a synthetic set has.
+    """
+
+    root: str
+    layout: str = "auto"
+    name: str | None = None
+    share: float = Field(default=1.0, gt=0)
+    only: dict[str, str] = Field(default_factory=dict)
+    without: dict[str, str] = Field(default_factory=dict)
+    objects: Objects = "auto"
+    splits: str | None = None
+    count: int = Field(default=64, ge=2)
+
+
+class DataSection(Section):
+    """``[data]``: the sets, and how pictures are cut.
+
+    Attributes:
+        sets: what to train on; the held-out pictures of the first choose the model.
+        stored: side in pixels of the squares that pictures are pressed into.
+        side: of a picture in a batch; the paper's 256.
+        scale: side of a crop as a fraction of the stored square, from and to.
+        balance: how much more often rare colours are drawn, see `batches.colour_weights`.
+        scenic: share of cut-outs that are laid on another picture instead of a flat ground.
+        held_out: how many held-out pictures are measured; evenly spread over the set.
+    """
+
+    sets: list[PictureSet] = Field(default_factory=list)
+    stored: int = Field(default=288, ge=16)
+    side: int = Field(default=256, ge=16)
+    scale: tuple[float, float] = (0.8, 1.0)
+    balance: float = Field(default=0.5, ge=0, le=1)
+    scenic: float = Field(default=0.0, ge=0, le=1)
+    held_out: int = Field(default=96, ge=2)
+
+
+class TextSection(Section):
+    """``[text]``: what becomes of the captions.
+
+    Attributes:
+        vectors: word vectors, a path; the bundled ones when None. Others are copied beside the exported model.
+        dropout: share of pictures that the network sees with the zero vector in place of their text.
+        plain: share whose text keeps its words but no colour.
+    """
+
+    vectors: str | None = None
+    dropout: float = Field(default=0.0, ge=0, le=1)
+    plain: float = Field(default=0.0, ge=0, le=1)
+
+
+class LossSection(Section):
+    """``[loss]``: Eq. 1-4.
+
+    Attributes:
+        lambda_gan: lambda_1 of Eq. 4; 0 builds no discriminator.
+        lambda_perceptual: lambda_2; needs ``vgg_weights``.
+        lambda_l1: lambda_3.
+        l1_units: ``"normalised"`` (ab / 110) or ``"lab"``.
+        vivid: the L1 of a pixel weighs 1 + vivid * chroma / 60, at most 1 + vivid: against the paleness of means. Ours.
+        gan_from: optimiser step at which the discriminator comes in.
+        gan_ramp: steps over which its weight then rises for the generator; D itself trains in full at once.
+        d_reduce: how D's patches become one answer, see `losses.generator_gan_loss`.
+        d_width: filters of D's first block.
+        d_first_norm: batch norm there too, as the paper's "each".
+        d_lr: factor of D's learning rate.
+        vgg_weights: torchvision's ``vgg19-*.pth``, a path.
+        vgg_layer: the paper's undefined layer 4.
+        vgg_input: what VGG is shown, see `losses.perceptual_loss`.
+    """
+
+    lambda_gan: float = Field(default=1.0, ge=0)
+    lambda_perceptual: float = Field(default=0.0, ge=0)
+    lambda_l1: float = Field(default=1.0, ge=0)
+    l1_units: Units = "normalised"
+    vivid: float = Field(default=0.0, ge=0)
+    gan_from: int = Field(default=0, ge=0)
+    gan_ramp: int = Field(default=0, ge=0)
+    d_reduce: Reduce = "patch"
+    d_width: int = Field(default=64, ge=1)
+    d_first_norm: bool = True
+    d_lr: float = Field(default=1.0, gt=0)
+    vgg_weights: str | None = None
+    vgg_layer: Layer = "relu4_1"
+    vgg_input: Colours = "rgb"
+
+
+class Recipe(BaseRecipe):
+    """The recipe of this room: the shared keys and the tables above.
+
+    Attributes:
+        init: ``"pix2pix"`` draws convolutions from N(0, 0.02) and norms from N(1, 0.02); ``"default"`` is torch's.
+        betas: of both Adams (Sec. 4).
+    """
+
+    init: Literal["default", "pix2pix"] = "pix2pix"
+    betas: tuple[float, float] = (0.5, 0.999)
+
+    model: section_of(TICConfig) = Field(default_factory=section_of(TICConfig))  # type: ignore
+    data: DataSection
+    text: TextSection = TextSection()
+    loss: LossSection = LossSection()
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out pictures, read once.
+
+    Attributes:
+        L: ``(N, 1, S, S)`` in [0, 100].
+        ab: ``(N, 2, S, S)`` in Lab units.
+        objects: ``(N, 1, S, S)`` soft masks.
+        texts: captions.
+        nouns: what each shows.
+    """
+
+    L: Tensor
+    ab: Tensor
+    objects: Tensor
+    texts: list[str]
+    nouns: list[str]
+
+    def shuffled(self) -> list[str]:
+        """Every picture with the text of another one."""
+        order = torch.randperm(len(self.texts), generator=cpu_generator(0)).tolist()
+        other = dict(zip(order, order[1:] + order[:1], strict=True))
+        return [self.texts[other[place]] for place in range(len(self.texts))]
+
+
+@dataclass
+class Room:
+    """What the steps need besides the networks; the recipe makes it again."""
+
+    recipe: Recipe
+    config: TICConfig
+    loss: ColorizationLoss
+    encoder: TextEncoder
+    validation: Validation | None
+    sources: list[Mapping[str, Any]]
+
+
+def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
+    """Build networks, optimisers, loss and data of a run.
+
+    Raises:
+        ConfigError: no data, or options that do not fit.
+        InputError: a data folder is not there, or holds other than it should.
+        WeightsError: word vectors or VGG weights do not fit.
+    """
+    config = TICConfig(**recipe.model.model_dump())
+    device = accelerator.device
+    modules: dict[str, nn.Module] = {"generator": TICGenerator(config)}
+    if recipe.loss.lambda_gan > 0:
+        modules["discriminator"] = PatchDiscriminator(
+            width=recipe.loss.d_width, first_norm=recipe.loss.d_first_norm
+        )
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    for name, module in modules.items():
+        if recipe.init == "pix2pix":
+            _draw_weights(module)
+        modules[name] = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        rate = recipe.train.lr * (recipe.loss.d_lr if name == "discriminator" else 1.0)
+        optimizers[name] = torch.optim.Adam(module.parameters(), lr=rate, betas=recipe.betas)
+    encoder = TextEncoder(_vectors(recipe, config), config.text_norm)
+    if recipe.data.side != config.working_side:
+        log.info(
+            "pictures of %d px train weights for %d px: model.working_side", recipe.data.side, config.working_side
+        )
+    batches, validation, sources = _data(recipe, config, encoder, accelerator)
+    state = TrainState(modules, optimizers, batches)
+    state.room = Room(recipe, config, _loss(recipe.loss).to(device), encoder, validation, sources)
+    return state
+
+
+def step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
+    """One step of D (Eq. 2, lower line) and one of G (Eq. 4) on the same batch; D only from ``loss.gan_from`` on."""
+    room: Room = state.room
+    accelerator, options = state.accelerator, room.recipe.loss
+    assert accelerator is not None
+    L, ab = normalised(batch.lab, room.config)
+    fake = state.modules["generator"](L, batch.vectors).float()
+    terms: dict[str, Tensor] = {}
+    logits: Tensor | None = None
+    if "discriminator" in state.modules and state.step >= options.gan_from:
+        terms["discriminator"] = _step_discriminator(state, L, ab, fake.detach())
+        # The bare one, fixed: its weights get no gradient from the generator's step, in several processes neither.
+        judge = state.bare()["discriminator"]
+        with _fixed(judge):
+            logits = judge(torch.cat([L, fake], dim=1))
+    weight = 1 + options.vivid * (ab.norm(dim=1, keepdim=True) * room.config.ab_scale / _VIVID).clamp(max=1)
+    found = room.loss(L, fake, ab, logits, weight if options.vivid else None)
+    if "gan" in found and options.gan_ramp:
+        found["gan"] = found["gan"] * min(1.0, (state.step - options.gan_from + 1) / options.gan_ramp)
+    total = torch.stack(list(found.values())).sum()
+    accelerator.backward(total)
+    clip(state, "generator")
+    state.optimizers["generator"].step()
+    state.optimizers["generator"].zero_grad()
+    return {"loss": total.detach(), **{name: term.detach() for name, term in found.items()}, **terms}
+
+
+@torch.no_grad()
+def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, float]:
+    """Measure on held-out pictures at the working size, in eval mode.
+
+    Returns:
+        ``ab_true``, ``ab_shuffled``, ``ab_empty``: PSNR of a*, b* (`metrics.colour.ab_psnr`) with the picture's text,
+        another picture's, none; ``ab_grey`` and ``ab_mean``: no colour, and the picture's mean colour. The figures of
+        `obedience` as ``obeyed``, ``opposite``, ``chroma``, ``bleeding``, ``spread``. ``score``: how far the room's
+        four aims are reached, each counting 1: obedience, chroma of 30, 2 dB between true and shuffled text, and
+        bleeding below 6, beyond which it takes away.
+    """
+    room: Room = state.room
+    held_out = room.validation
+    if held_out is None:
+        return {"score": 0.0}
+    network = modules["generator"]
+    with _evaluating(network):
+
+        def predict(L: Tensor, texts: list[str]) -> Tensor:
+            return _predict(room, network, L, texts)
+
+        texts = {"true": held_out.texts, "shuffled": held_out.shuffled(), "empty": [""] * len(held_out.texts)}
+        figures = {
+            f"ab_{name}": fmean(
+                float(value)
+                for start in range(0, len(said), 32)
+                for value in ab_psnr(
+                    predict(held_out.L[start : start + 32], said[start : start + 32]),
+                    held_out.ab[start : start + 32],
+                )
+            )
+            for name, said in texts.items()
+        }
+        figures["ab_grey"] = float(ab_psnr(torch.zeros_like(held_out.ab), held_out.ab).mean())
+        mean = held_out.ab.mean((-2, -1), keepdim=True).expand_as(held_out.ab)
+        figures["ab_mean"] = float(ab_psnr(mean, held_out.ab).mean())
+        obeyed = obedience(predict, held_out.L, held_out.objects, held_out.nouns, truth=held_out.ab)
+    figures["obeyed"] = obeyed["accuracy"]
+    figures |= {name: obeyed[name] for name in ("opposite", "chroma", "bleeding", "spread") if name in obeyed}
+    gap = figures["ab_true"] - figures["ab_shuffled"]
+    figures["score"] = (
+        figures["obeyed"]
+        + min(figures["chroma"] / 30, 1.0)
+        + min(max(gap, 0.0) / 2, 1.0)
+        - max(0.0, figures.get("bleeding", 0.0) / 6 - 1)
+    )
+    return figures
+
+
+@torch.no_grad()
+def samples(state: TrainState, modules: dict[str, nn.Module]) -> Tensor:
+    """Eight held-out pictures, a row each: grey, no text, true text, the six colours, truth: ``(3, 8S, 10S)``."""
+    room: Room = state.room
+    held_out = room.validation
+    if held_out is None:
+        return torch.zeros(3, 16, 16)
+    rows = torch.linspace(0, len(held_out.texts) - 1, min(8, len(held_out.texts))).round().long()
+    L, ab = held_out.L[rows], held_out.ab[rows]
+    nouns, texts = ([said[int(row)] for row in rows] for said in (held_out.nouns, held_out.texts))
+    network = modules["generator"]
+    columns = [torch.zeros_like(ab)]
+    with _evaluating(network):
+        for said in ([""] * len(rows), texts, *([prompt(word, noun) for noun in nouns] for word in SIX)):
+            columns.append(_predict(room, network, L, said))
+    shown = [to_gamut(L, column) for column in [*columns, ab]]  # each (n, 3, S, S)
+    sheet = torch.stack(shown, dim=1)  # (n, 10, 3, S, S)
+    side = min(128, L.shape[-1])
+    small = F.interpolate(sheet.flatten(0, 1), (side, side), mode="bilinear", antialias=True).unflatten(
+        0, sheet.shape[:2]
+    )
+    return small.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).clamp(0, 1)
+
+
+def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figures: dict[str, float]) -> None:
+    """Write ``config.json``, ``model.safetensors`` (fp16), the card, and the word vectors where they are not ours."""
+    room: Room = state.room
+    training = {
+        "recipe": room.recipe.name,
+        "step": state.step,
+        "figures": figures,
+        "vgg_layer": room.recipe.loss.vgg_layer if room.recipe.loss.lambda_perceptual else None,
+    }
+    save_pretrained(
+        folder,
+        method=ROOM,
+        config=room.config,
+        state=modules["generator"],
+        card=write_card(
+            room.recipe.name,
+            figures,
+            sources=room.sources,
+            step=state.step,
+            minutes=state.minutes,
+            adversarial="discriminator" in state.modules and state.step > room.recipe.loss.gan_from,
+        ),
+        training=training,
+        dtype="float16",
+        overwrite=True,
+    )
+    if room.recipe.text.vectors is not None:
+        room.encoder.vectors.save(folder / "vectors.npz")
+
+
+def normalised(lab: Tensor, config: TICConfig) -> tuple[Tensor, Tensor]:
+    """Lab ``(B, 3, H, W)`` as the networks see it: L_n ``(B, 1, H, W)`` and ab_n ``(B, 2, H, W)``."""
+    lab = lab.contiguous(memory_format=torch.channels_last)
+    return (lab[:, :1] - config.l_centre) / config.l_scale, lab[:, 1:] / config.ab_scale
+
+
+def _step_discriminator(state: TrainState, L: Tensor, ab: Tensor, fake: Tensor) -> Tensor:
+    room: Room = state.room
+    discriminator, accelerator = state.modules["discriminator"], state.accelerator
+    assert accelerator is not None
+    # Real and fake pass one after the other, so that batch norm does not mix their statistics.
+    real_logits = discriminator(torch.cat([L, ab], dim=1))
+    fake_logits = discriminator(torch.cat([L, fake], dim=1))
+    loss = discriminator_loss(real_logits, fake_logits, room.recipe.loss.d_reduce)
+    accelerator.backward(loss)
+    clip(state, "discriminator")
+    state.optimizers["discriminator"].step()
+    state.optimizers["discriminator"].zero_grad()
+    return loss.detach()
+
+
+@contextmanager
+def _fixed(module: nn.Module) -> Iterator[None]:
+    """Keep a network's weights out of a backward pass."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
+
+
+def _predict(room: Room, network: nn.Module, L: Tensor, texts: list[str]) -> Tensor:
+    """a*, b* ``(B, 2, S, S)`` in Lab units, on the CPU, for L in [0, 100] and texts."""
+    device = next(network.parameters()).device
+    L_n = ((L.to(device) - room.config.l_centre) / room.config.l_scale).contiguous(memory_format=torch.channels_last)
+    vectors = room.encoder.encode_all(texts).to(device)
+    return (network(L_n, vectors).float() * room.config.ab_scale).cpu()
+
+
+def _draw_weights(module: nn.Module) -> None:
+    """Convolutions from N(0, 0.02), norms from N(1, 0.02), as in pix2pix; the text path keeps torch's default."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+            nn.init.zeros_(part.bias)
+
+
+def _vectors(recipe: Recipe, config: TICConfig) -> WordVectors:
+    path = recipe.text.vectors
+    vectors = WordVectors.load(path) if path is not None else WordVectors.bundled()
+    return vectors.expect_dimension(config.vector_dim)
+
+
+def _loss(options: LossSection) -> ColorizationLoss:
+    features = None
+    if options.lambda_perceptual > 0 and options.vgg_weights is not None:
+        features = vgg_features(load_foreign(options.vgg_weights), options.vgg_layer)
+    return ColorizationLoss(
+        features,
+        options.lambda_gan,
+        options.lambda_perceptual,
+        options.lambda_l1,
+        units=options.l1_units,
+        reduce=options.d_reduce,
+        colours=options.vgg_input,
+    )
+
+
+def _data(
+    recipe: Recipe, config: TICConfig, encoder: TextEncoder, accelerator: Accelerator
+) -> tuple[CaptionedBatches, Validation | None, list[Mapping[str, Any]]]:
+    data = recipe.data
+    banks: list[CaptionedBank] = []
+    sources: list[Mapping[str, Any]] = []
+    validation: Validation | None = None
+    for number, wanted in enumerate(data.sets):
+        if wanted.root == "synthetic":
+            bank = drawn_bank(wanted.count, data.stored, seed=0, share=wanted.share)
+            held_out = drawn_bank(min(data.held_out, wanted.count), data.stored, seed=1) if number == 0 else None
+        else:
+            pictures = list_set(wanted)
+            train = [item for item in pictures if item.split == "train"]
+            bank = make_bank(train, data.stored, wanted.objects, data.balance, wanted.share)
+            sources += [item.row for item in train]
+            held_out = _held_out(pictures, data, wanted) if number == 0 else None
+        banks.append(bank.to(accelerator.device))
+        if held_out is not None:
+            validation = _validation(held_out, config.working_side)
+    batches = CaptionedBatches(
+        banks,
+        encoder,
+        recipe.train.batch,
+        data.side,
+        scale=data.scale,
+        seed=recipe.seed,
+        process=(accelerator.process_index, accelerator.num_processes),
+        dropout=recipe.text.dropout,
+        plain=recipe.text.plain,
+        scenic=data.scenic,
+    )
+    return batches, validation, sources
+
+
+def list_set(wanted: PictureSet) -> list[Captioned]:
+    """The pictures of one ``[[data.sets]]`` with their splits, after ``only`` and ``without``.
+
+    Raises:
+        InputError: the folder is not there, or nothing is left of it.
+    """
+    pictures = [
+        item
+        for item in read_pictures(wanted.root, wanted.layout, wanted.name)
+        if all(str(item.row.get(key)) == value for key, value in wanted.only.items())
+        and not any(str(item.row.get(key)) == value for key, value in wanted.without.items())
+    ]
+    if not any(item.split == "train" for item in pictures):
+        raise InputError(f"{wanted.root}: no picture to train on", "look at only and without of [[data.sets]]")
+    return fixed_splits(pictures, Path(wanted.splits).expanduser()) if wanted.splits else pictures
+
+
+def _held_out(pictures: list[Captioned], data: DataSection, wanted: PictureSet) -> CaptionedBank | None:
+    """Pictures that choose the model: the ``val`` split, else the ``test`` split, evenly thinned."""
+    for split in ("val", "test"):
+        chosen = [item for item in pictures if item.split == split]
+        if chosen:
+            stride = max(len(chosen) / data.held_out, 1.0)
+            thinned = [chosen[int(place * stride)] for place in range(int(len(chosen) / stride))]
+            log.info("%s: %d pictures of split %r choose the model", wanted.root, len(thinned), split)
+            return make_bank(thinned, data.stored, wanted.objects)
+    log.warning("%s has no held-out pictures: nothing is measured during training", wanted.root)
+    return None
+
+
+def _validation(held_out: CaptionedBank, side: int) -> Validation:
+    if held_out.cut_out:
+        raise ConfigError("recipe: the first set of [data] must be whole pictures, found cut-outs")
+    whole = torch.stack(
+        [
+            F.interpolate(held_out.bank.picture(place)[None].float() / 255, (side, side), mode="bicubic", antialias=True)
+            for place in range(len(held_out))
+        ]
+    )[:, 0].clamp(0, 1)  # (N, 4, S, S)
+    lab = rgb_to_lab(whole[:, :3])
+    texts = [options[0] for options in held_out.texts]
+    return Validation(lab[:, :1], lab[:, 1:], whole[:, 3:], texts, list(held_out.nouns))
