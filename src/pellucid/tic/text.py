@@ -24,6 +24,7 @@ LENGTH = 4.0  # of a sentence vector with norm "unit4"
 MODIFIERS: tuple[str, ...] = ("bright", "deep", "vivid", "soft", "dark", "light")
 
 _MULTICOLOURED = re.compile(r"\bmulti[\s_-]?colou?r(ed)?\b")
+_TSHIRT = re.compile(r"\bt[\s_-]shirt")
 _POSSESSIVE = re.compile(r"['’]s\b")
 _COLOUR = re.compile(r"colour")
 _SPELLINGS = {"gray": "grey", "grays": "greys", "grayish": "greyish"}
@@ -41,7 +42,8 @@ def tokenise(text: str) -> list[str]:
 
 def _words(text: str) -> list[str]:
     flat = unicodedata.normalize("NFKC", text).lower()
-    flat = _POSSESSIVE.sub("", _COLOUR.sub("color", _MULTICOLOURED.sub("multicolored", flat)))
+    for pattern, said in ((_MULTICOLOURED, "multicolored"), (_COLOUR, "color"), (_TSHIRT, "tshirt"), (_POSSESSIVE, "")):
+        flat = pattern.sub(said, flat)
     # Marks belong to letters: vowel signs of Indic scripts, for example.
     letters = "".join(letter if unicodedata.category(letter)[0] in "LM" else " " for letter in flat)
     return [_SPELLINGS.get(word, word) for word in letters.split()]

