@@ -19,18 +19,18 @@ def export(
     *,
     inputs: Sequence[str],
     outputs: Sequence[str],
-    stride: int = 1,
+    stride: int | None = 1,
     overwrite: bool = False,
 ) -> Path:
-    """Write a network whose batch, height and width stay free, and compare it with torch at a second size.
+    """Write a network whose batch and, for pictures, size stay free, and compare it with torch at a second size.
 
     Args:
         module: the network, in eval mode, on the CPU.
-        arguments: example inputs ``(B, C, H, W)``, B of at least 2.
+        arguments: example inputs ``(B, C, H, W)``, B of at least 2; without ``stride`` of any shape ``(B, ...)``.
         path: where to write, ``.onnx``.
         inputs: names of the inputs.
         outputs: names of the outputs.
-        stride: H and W must be multiples of this; the file says so.
+        stride: H and W must be multiples of this; the file says so. None leaves only the batch free.
         overwrite: replace an existing file.
 
     Raises:
@@ -44,7 +44,7 @@ def export(
         raise DependencyError(f"ONNX export needs {error.name}", "pip install 'pellucid[export]'") from error
     batch = torch.export.Dim("batch", min=1)
     rows, columns = torch.export.Dim("rows", min=1), torch.export.Dim("columns", min=1)
-    free = {0: batch, 2: stride * rows, 3: stride * columns}
+    free = {0: batch} if stride is None else {0: batch, 2: stride * rows, 3: stride * columns}
     with atomic_path(path, overwrite) as part:
         program = torch.onnx.export(
             module,
@@ -71,6 +71,8 @@ def export(
     return Path(path)
 
 
-def _of_other_size(argument: Tensor, stride: int) -> Tensor:
+def _of_other_size(argument: Tensor, stride: int | None) -> Tensor:
+    if stride is None:
+        return torch.rand(1, *argument.shape[1:], generator=torch.Generator().manual_seed(0))
     height, width = argument.shape[-2] + stride, argument.shape[-1] - stride
     return torch.rand(1, argument.shape[1], height, width, generator=torch.Generator().manual_seed(0))
