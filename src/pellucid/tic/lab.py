@@ -19,9 +19,14 @@ STRIP = 1 << 19  # pixels converted at a time: a dozen planes of temporaries are
 STEPS = 12  # of the bisection: chroma is found to within 1/4096 of itself
 EDGE = 1e-5  # by which linear RGB may miss [0, 1]: rounding of float32, far below half an 8-bit level
 
-# As kornia and scikit-image have them: Y of linear Rec. 709, the white of D65, and where the cube root begins.
+# As kornia and scikit-image have them: Y of linear Rec. 709, the white of D65, XYZ to linear RGB, the root's beginning.
 _Y = (0.212671, 0.715160, 0.072169)
 _WHITE = (0.95047, 1.0, 1.08883)
+_FROM_XYZ = (
+    (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
+    (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
+    (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
+)
 _CUBE_ABOVE = 0.2068966
 
 
@@ -70,9 +75,16 @@ def to_gamut(L: Tensor, ab: Tensor, how: Gamut = "chroma") -> Tensor:
 
 def linear_rgb(lab: Tensor) -> Tensor:
     """Linear RGB ``(..., 3, H, W)`` of Lab, below 0 or above 1 where sRGB does not reach."""
+    # Written out: a matrix product rounds a pixel differently with its place among others, and a pixel outside a region
+    # must come out the same whatever happens elsewhere.
     fy = (lab[..., 0:1, :, :] + 16.0) / 116.0
-    f = torch.cat([fy + lab[..., 1:2, :, :] / 500.0, fy, fy - lab[..., 2:3, :, :] / 200.0], dim=-3)
-    return kc.xyz_to_rgb(_cube(f) * torch.tensor(_WHITE, dtype=lab.dtype, device=lab.device)[:, None, None])
+    x, y, z = (
+        _cube(f) * white
+        for f, white in zip(
+            (fy + lab[..., 1:2, :, :] / 500.0, fy, fy - lab[..., 2:3, :, :] / 200.0), _WHITE, strict=True
+        )
+    )
+    return torch.cat([x * p + y * q + z * r for p, q, r in _FROM_XYZ], dim=-3)
 
 
 def _within_gamut(L: Tensor, ab: Tensor) -> Tensor:
