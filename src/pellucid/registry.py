@@ -35,6 +35,15 @@ METHODS: dict[str, Method] = {
             evaluate="pellucid.multistep_sirr.evaluate",
             summary="a photograph taken through glass comes apart into transmission, reflection and depth ranges",
         ),
+        Method(
+            name="tic",
+            task="colorization",
+            verb="colorize",
+            pipeline="pellucid.tic.pipeline:ColorizationPipeline",
+            train="pellucid.tic.train",
+            evaluate="pellucid.tic.evaluate",
+            summary="words colour a grey photograph",
+        ),
     )
 }
 

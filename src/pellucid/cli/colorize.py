@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,6 +31,7 @@ from pellucid.cli.common import (
 from pellucid.cli.outputs import (
     Format,
     Output,
+    check_others,
     extension_rule,
     is_film,
     is_layered,
@@ -133,6 +134,9 @@ def colorize(
         Literal["chroma", "clip"],
         typer.Option("--gamut", help="Colours that no screen has: chroma makes them paler, clip changes lightness."),
     ] = "chroma",
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Outside the regions a coloured picture keeps its own colours.")
+    ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Also write the luminance as a file.")] = False,
     palette: Annotated[
         str | None,
@@ -197,6 +201,7 @@ def colorize(
         saturation=saturation,
         variants=variants,
         gamut=gamut,
+        keep=keep,
         seed=seed,
         palette=palette,
     )
@@ -231,6 +236,7 @@ class Settings:
     saturation: float = 1.0
     variants: int = 1
     gamut: str = "chroma"
+    keep: bool = False
     seed: int | None = None
     palette: str | None = None
 
@@ -307,36 +313,48 @@ class Colorize:
 
 
 def _one(pipe: Any, job: "Job", settings: Settings) -> None:
+    from pellucid.io.batch import STDIO
+
     _tell_unknown(pipe, job, settings)
     if job.source is not None and is_film(job.source):
         _one_film(pipe, job, settings)
         return
     output = settings.output
     picture, format = read_picture(job, output)
-    stacks = _colored(pipe, picture, settings.text_for(job), settings)
-    del picture  # a large one is not kept while files are written
-    if output.strip:
-        stacks = [stripped(stack) for stack in stacks]
-    mains = stacks if output.layered else [stack.only(MAIN) for stack in stacks]
-    beside = mains[:-1]
-    if output.layers and not output.layered:
-        beside = [*beside, stacks[-1].only(LUMINANCE)]
-    others = {} if job.target is None else dict(zip(_beside(job, settings), beside, strict=True))
-    save_result(mains[-1], job, output, format=format, others=others)
+    beside = [] if job.target is None else _beside(job, settings)
+    again = check_others(beside, output)
+    rows: list[dict[str, Any]] = []
+    for number, stack in enumerate(_colored(pipe, picture, settings.text_for(job), settings), 1):
+        last = number == settings.variants
+        if output.strip:
+            stack = stripped(stack)
+        main = stack if output.layered else stack.only(MAIN)
+        if not last:
+            main.save(beside[number - 1], overwrite=again)
+        else:
+            # The last file says that all of them are there.
+            luminance = {path: stack.only(LUMINANCE) for path in beside[number - 1 :]}
+            save_result(main, job, output, format=format, others=luminance)
+        if settings.palette is not None:
+            name = STDIO if job.target is None else str(job.target if last else beside[number - 1])
+            rows.append({"output": name, "colors": pipe.palette(stack)})
     if settings.palette is not None:
-        _write_palette(pipe, stacks, job, settings)
+        _write_palette(rows, job, settings)
 
 
-def _colored(pipe: Any, picture: "LayerStack", text: str, settings: Settings) -> "list[LayerStack]":
+def _colored(pipe: Any, picture: "LayerStack", text: str, settings: Settings) -> "Iterator[LayerStack]":
+    """The variants, one after the other: of a large picture one is in memory at a time."""
     options: dict[str, Any] = {
         "regions": settings.regions,
         "strength": settings.strength,
         "saturation": settings.saturation,
         "gamut": settings.gamut,
+        "keep": settings.keep,
     }
     if settings.variants == 1:
-        return [pipe(picture, text, seed=settings.seed, **options)]
-    return list(pipe.variants(picture, text, settings.variants, settings.seed or 0, **options))
+        yield pipe(picture, text, seed=settings.seed, **options)
+    else:
+        yield from pipe.variants(picture, text, settings.variants, settings.seed or 0, **options)
 
 
 def _tell_unknown(pipe: Any, job: "Job", settings: Settings) -> None:
@@ -349,18 +367,11 @@ def _tell_unknown(pipe: Any, job: "Job", settings: Settings) -> None:
         logger.warning("%s: not known: %s%s%s", job.label, ", ".join(encoded.unknown[:_SHOWN]), more, effect)
 
 
-def _write_palette(pipe: Any, stacks: "Sequence[LayerStack]", job: "Job", settings: Settings) -> None:
+def _write_palette(rows: list[dict[str, Any]], job: "Job", settings: Settings) -> None:
     from pellucid.io.batch import STDIO, is_folder
     from pellucid.io.files import atomic_path
 
-    targets = [] if job.target is None else [*_beside(job, settings)[: settings.variants - 1], job.target]
-    names = [str(target) for target in targets] or [STDIO]
-    row = {
-        "input": job.label,
-        "text": settings.text_for(job),
-        "results": [{"output": name, "colors": pipe.palette(stack)} for name, stack in zip(names, stacks, strict=True)],
-    }
-    line = json.dumps(row, ensure_ascii=False)
+    line = json.dumps({"input": job.label, "text": settings.text_for(job), "results": rows}, ensure_ascii=False)
     assert settings.palette is not None
     if settings.palette == STDIO:
         typer.echo(line)
@@ -382,6 +393,8 @@ def _one_film(pipe: Any, job: "Job", settings: Settings) -> None:
             settings.text_for(job),
             strength=settings.strength,
             saturation=settings.saturation,
+            gamut=settings.gamut,
+            seed=settings.seed,
         )
 
     save_film(
@@ -393,5 +406,6 @@ def _one_film(pipe: Any, job: "Job", settings: Settings) -> None:
             "--variants": settings.variants > 1,
             "--palette": settings.palette is not None,
             _REGION: bool(settings.regions),
+            "--keep": settings.keep,
         },
     )

@@ -10,7 +10,7 @@ import typer
 
 import pellucid
 from pellucid.cli.common import Debug, Device, Model, Quiet, Verbose, start_logging
-from pellucid.errors import InputError
+from pellucid.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +23,13 @@ logger = logging.getLogger(__name__)
 EXAMPLES = Path(pellucid.__file__).parent / "examples"
 _MARK = ".made-by-pellucid-demo"
 _TILE, _GAP, _LINE = 240, 12, 24  # of the contact sheet, in pixels
+# What the grey photograph is coloured with: three texts, then one with other words for the lower half of the garment.
+_WORDS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    ("a red jacket", ()),
+    ("a green jacket", ()),
+    ("a blue jacket", ()),
+    ("a blue jacket", (("29%,48%,72%,79%", "a yellow jacket"),)),
+)
 _INK, _PAPER, _CHECKS = (40, 40, 40), (250, 250, 248), (0.80, 0.92)
 
 
@@ -38,6 +45,9 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of this command alone.")] = Path(
         "demo"
     ),
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only this task or verb; --model needs it.", show_default=False)
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -48,10 +58,13 @@ def demo(
     from pellucid import registry
 
     start_logging(quiet, verbose)
+    if model is not None and task is None:
+        raise ConfigError("--model has the weights of one task", f"add --task {' or '.join(registry.tasks())}")
+    methods = list(registry.METHODS.values()) if task is None else [registry.find(task)]
     _claim(out)
     written: list[Path] = []
     rows: list[tuple[str, list[Shown]]] = []
-    for method in registry.METHODS.values():
+    for method in methods:
         if method.verb not in _SHOWS:
             logger.info("%s has no demo", method.verb)
             continue
@@ -104,7 +117,33 @@ def _dereflect(pipe: Any, out: Path) -> tuple[list[tuple[str, list[Shown]]], lis
     return rows, written
 
 
-_SHOWS: dict[str, Callable[[Any, Path], tuple[list[tuple[str, list[Shown]]], list[Path]]]] = {"dereflect": _dereflect}
+def _colorize(pipe: Any, out: Path) -> tuple[list[tuple[str, list[Shown]]], list[Path]]:
+    from pellucid import io
+
+    folder = out / "colorize"
+    folder.mkdir(exist_ok=True)
+    pictures = sorted((EXAMPLES / "colorize").glob("*.jpg"))
+    if not pictures:
+        raise InputError(f"no example pictures in {EXAMPLES / 'colorize'}", "install the package again")
+    rows: list[tuple[str, list[Shown]]] = []
+    written: list[Path] = []
+    for path in pictures:
+        source = io.load_image(path)
+        cells = [Shown("input", source.layers[0].pixels)]
+        for number, (text, regions) in enumerate(_WORDS, 1):
+            stack: LayerStack = pipe(source, text, regions=regions)
+            cells.append(Shown(" + ".join([text, *(f"{phrase}, box" for _, phrase in regions)]), stack["color"].pixels))
+            written.append(stack.only("color").save(folder / f"{path.stem}.colorized-{number}.jpg", overwrite=True))
+            if regions:
+                written.append(stack.save(folder / f"{path.stem}.ora", overwrite=True))
+        rows.append((f"colorize  {path.stem}", cells))
+    return rows, written
+
+
+_SHOWS: dict[str, Callable[[Any, Path], tuple[list[tuple[str, list[Shown]]], list[Path]]]] = {
+    "dereflect": _dereflect,
+    "colorize": _colorize,
+}
 
 
 def _brightened(pixels: "Tensor") -> tuple["Tensor", float]:
