@@ -12,7 +12,10 @@ from pellucid.errors import ConfigError
 
 @dataclass(frozen=True)
 class Method:
-    """One paper's room: its task, its command, and where its pipeline, recipe and steps are."""
+    """One paper's room: its task, its command, and where its pipeline, recipe and steps are.
+
+    ``vectors`` is the function that trains word vectors by a recipe, of a room that reads text.
+    """
 
     name: str
     task: str
@@ -21,6 +24,7 @@ class Method:
     train: str
     evaluate: str
     summary: str
+    vectors: str = ""
 
 
 METHODS: dict[str, Method] = {
@@ -43,6 +47,7 @@ METHODS: dict[str, Method] = {
             train="pellucid.tic.train",
             evaluate="pellucid.tic.evaluate",
             summary="words colour a grey photograph",
+            vectors="pellucid.tic.corpus:train_vectors",
         ),
     )
 }

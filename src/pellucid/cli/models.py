@@ -1,4 +1,4 @@
-"""``pellucid models``: which weights there are, where they lie, what is known about them."""
+"""``pellucid models``: which weights there are, where they lie, what is known about them; word vectors."""
 
 import dataclasses
 import json
@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.cli.common import Debug, Offline, Quiet, Verbose, start_logging
+from pellucid.cli.common import Debug, Offline, Overwrite, Quiet, Verbose, start_logging
 from pellucid.errors import ConfigError
 
 app = typer.Typer(
-    help="List, find, describe and fetch weights.",
+    help="List, find, describe and fetch weights; train word vectors.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -81,6 +81,36 @@ def pull(
     """Fetch NAME from the hub into its cache and print the folder."""
     start_logging(quiet, verbose)
     typer.echo(str(_find(name, method, offline=offline)))
+
+
+@app.command()
+def vectors(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, for example recipes/tic/vectors.toml.", show_default=False)],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. epochs=5.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write, .npz.")] = Path("vectors.npz"),
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+    debug: Debug = False,
+) -> None:
+    """Train word vectors from captions; needs gensim."""
+    from pellucid.io.files import atomic_path, check_output
+    from pellucid.registry import resolve
+    from pellucid.train.config import find_method, read_toml
+
+    start_logging(quiet, verbose + 1)
+    if out.suffix != ".npz":
+        raise ConfigError(f"word vectors are written as .npz, found {str(out)!r}")
+    check_output(out, overwrite)
+    method = find_method(read_toml(recipe).get("method"))
+    if not method.vectors:
+        raise ConfigError(f"method {method.name!r} reads no text, so it has no word vectors")
+    trained = resolve(method.vectors)(recipe, set_ or [])
+    with atomic_path(out, overwrite) as path:
+        trained.save(path)
+    typer.echo(str(out))
 
 
 def _find(name: str, method: str | None, *, offline: bool) -> Path:
