@@ -5,9 +5,8 @@ Two questions: what the weights that ship cost, and how much faster our path is 
 """
 
 import os
-import resource
 
-from table import BUNDLED, ONE_THREAD, Row, interleaved, main
+from table import BUNDLED, ONE_THREAD, Row, interleaved, main, peak
 
 os.environ.update(ONE_THREAD)
 
@@ -89,11 +88,6 @@ def compared(side: int, repeats: int) -> list[Row]:
             failure="" if gap <= SAME else f"outputs differ by more than {SAME:g}",
         ),
     ]
-
-
-def peak() -> int:
-    """Largest resident set so far, in bytes (Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(quick: bool) -> list[Row]:

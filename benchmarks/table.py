@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -94,6 +95,11 @@ def interleaved(works: Sequence[Callable[[], object]], repeats: int) -> list[flo
             work()
             times.append(time.process_time() - begun)
     return [statistics.median(times) for times in spent]
+
+
+def peak() -> int:
+    """Largest resident set of this process so far, in bytes (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 ROWS = {  # what stands first in the rows of each script
     "startup": ["`pellucid --help`", "`import pellucid`"],
     "network": ["network of the", "network of the", "n = 32", "n = 32", "our way against plainly"],
+    "colorize_network": ["colour generator, "] * 4,
     "large_picture": ["`dereflect --way fast`", "`dereflect --way exact`"],
     "folder": ["2 photographs", "2 photographs", "throughput of the default workers"],
 }
@@ -25,7 +26,12 @@ def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "script",
-    ["startup", "network", *(pytest.param(name, marks=pytest.mark.slow) for name in ("large_picture", "folder"))],
+    [
+        "startup",
+        "network",
+        "colorize_network",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("large_picture", "folder")),
+    ],
 )
 def test_every_measurement_runs(script: str) -> None:
     done = _run(script, "--json")
