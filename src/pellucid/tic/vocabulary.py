@@ -108,7 +108,7 @@ _OTHER_WORDS = {
     "silver": "silvery",
 }
 # Names of things that a caption mostly means as things: only with no vector of their own are they read as colours.
-_THING_NAMES = "cherry lemon pumpkin mustard sand rust moss denim jet slate ash copper bronze cardinal"
+_THING_NAMES = "rose camel cherry lemon pumpkin mustard sand rust moss denim jet slate ash copper bronze cardinal"
 _THINGS = frozenset(_THING_NAMES.split())
 
 SYNONYMS: MappingProxyType[str, str] = MappingProxyType(
