@@ -30,7 +30,7 @@ def pellucid(capsys):
 
 @pytest.fixture
 def fake_room(monkeypatch):
-    """Put a fake pipeline and evaluation in the place of the room's, also for worker processes."""
-    name = "multistep_sirr"
-    fake = replace(registry.METHODS[name], pipeline="fake_pipeline:FakePipeline", evaluate="fake_evaluate")
-    monkeypatch.setitem(registry.METHODS, name, fake)
+    """Put fake pipelines and an evaluation in the place of the rooms', also for worker processes."""
+    for name, pipeline in (("multistep_sirr", "FakePipeline"), ("tic", "FakeColors")):
+        fake = replace(registry.METHODS[name], pipeline=f"fake_pipeline:{pipeline}", evaluate="fake_evaluate")
+        monkeypatch.setitem(registry.METHODS, name, fake)

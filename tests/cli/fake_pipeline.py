@@ -1,4 +1,4 @@
-"""A pipeline that halves a picture instead of looking through glass; worker processes find it by its module's name."""
+"""Pipelines that answer at once: one halves a picture, one tints it; workers find them by the name of their module."""
 
 import os
 import time
@@ -40,3 +40,19 @@ class FakePipeline:
     def video(self, frames: Iterable[Tensor], *, strength=1.0, depth="auto") -> Iterator[Tensor]:
         for frame in frames:
             yield torch.cat([frame[:3] * (1 - 0.5 * strength), frame[3:]])
+
+
+class FakeColors:
+    @classmethod
+    def from_pretrained(cls, source, *, device="auto", dtype="auto", offline=False):
+        return cls()
+
+    def __call__(self, image, text="", *, regions=()):
+        (layer,) = image.layers
+        pixels = layer.pixels.clone()
+        for where, phrase in (("all", text), *regions):
+            tint = torch.tensor([float(colour in phrase) for colour in ("red", "green", "blue")])
+            part = pixels if where == "all" else pixels[:, pixels.shape[1] // 2 :]
+            part.copy_(part * tint[:, None, None])
+        layers = (replace(layer, name="color", pixels=pixels), replace(layer, name="luminance", blend="luminosity"))
+        return LayerStack(layers, meta=image.meta)

@@ -105,6 +105,8 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
     examples = tmp_path / "examples" / "reflection"
     examples.mkdir(parents=True)
     save(examples / "window.jpg", 200, size=(60, 40))
+    (tmp_path / "examples" / "colorize").mkdir()
+    save(tmp_path / "examples" / "colorize" / "old.jpg", 200, size=(60, 40))
     monkeypatch.setattr(demo_verb, "EXAMPLES", tmp_path / "examples")
     out = tmp_path / "demo"
     for _ in range(2):
@@ -112,18 +114,28 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
         assert ended.code == 0, ended.err
         listed = [Path(line) for line in ended.out.splitlines()]
         assert {path.name for path in listed} == {
-            *("window.transmission.jpg", "window.reflection.jpg", "window.ora", "index.png")
+            *("window.transmission.jpg", "window.reflection.jpg", "window.ora", "index.png"),
+            *(f"old.colorized-{number}.jpg" for number in (1, 2, 3, 4)),
+            "old.ora",
         }
         assert all(path.stat().st_size for path in listed)
     sheet = Image.open(out / "index.png").convert("RGB")
     assert sheet.width > 4 * 240  # input, transmission, reflection and two ranges side by side
     colours = {sheet.getpixel((12 + index * 252 + 20, 12 + 48 + 20)) for index in range(2)}
     assert len(colours) == 2  # the input and half of it
+    top = sheet.height - 12 - 20  # in the lower half of the pictures of the last row
+    words = [sheet.getpixel((12 + index * 252 + 20, top)) for index in range(5)]
+    assert [value.index(max(value)) for value in words[1:4]] == [0, 1, 2]  # red, green, blue
+    assert len(set(words)) == 5  # the grey one, three texts, and other words for the lower half
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "index.png").write_text("mine")
     assert pellucid("demo", "-o", theirs).code == 1
     assert (theirs / "index.png").read_text() == "mine"
+    one = pellucid("demo", "-o", tmp_path / "one", "--task", "colorize", "--model", "any")
+    assert one.code == 0
+    assert not (tmp_path / "one" / "dereflect").exists()
+    assert pellucid("demo", "-o", out, "--model", "any").code == 2
 
 
 @pytest.mark.usefixtures("fake_room")

@@ -70,19 +70,24 @@ class _TakesRegions(TyperCommand):
 
 
 def join_regions(arguments: Sequence[str]) -> list[str]:
-    """Make one argument of the two that follow each ``--region``; nothing changes behind ``--``."""
+    """Make one argument of the two that follow each ``--region``; nothing changes behind ``--``.
+
+    A second one that begins with a dash is the next option: the words were forgotten, which `_pairs` says.
+    """
     joined: list[str] = []
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if word == "--":
             return [*joined, word, *rest]
-        if word == _REGION and len(rest) > 1:
-            joined += [word, rest.pop(0) + _JOINT + rest.pop(0)]
-        elif word.startswith(f"{_REGION}=") and rest:
-            joined.append(word + _JOINT + rest.pop(0))
-        else:
+        if word == _REGION and rest:
             joined.append(word)
+            word = rest.pop(0)
+        elif not word.startswith(f"{_REGION}="):
+            joined.append(word)
+            continue
+        paired = bool(rest) and not rest[0].startswith("-")
+        joined.append(word + _JOINT + rest.pop(0) if paired else word)
     return joined
 
 
