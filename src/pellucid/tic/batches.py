@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -21,15 +22,17 @@ from pellucid.data.bank import PixelBank
 from pellucid.data.synthetic import draw_pictures
 from pellucid.device import cpu_generator, generator_of
 from pellucid.errors import ConfigError, InputError
+from pellucid.tic.clip_text import ClipTextEncoder
 from pellucid.tic.data import Captioned
 from pellucid.tic.lab import lab_to_rgb, rgb_to_lab
+from pellucid.tic.obedience import prompt
 from pellucid.tic.text import TextEncoder, colour_words, tokenise
 from pellucid.tic.vocabulary import COLOURS, SIX, canonical
 
 log = logging.getLogger(__name__)
 
 Objects = Literal["auto", "alpha", "border", "none"]
-Recolour = Callable[[Tensor, Tensor, list[tuple[str, ...]], list[str], Generator], tuple[Tensor, list[str]]]
+Recolour = Callable[[Tensor, Tensor, list[str], list[str], Generator], tuple[Tensor, list[str], Tensor]]
 
 _MASK_SIDE = 96  # object masks are found at this size and enlarged: they are soft anyway
 _PLAIN_SHARE = 0.5  # of flat grounds that are exactly neutral
@@ -58,7 +61,6 @@ class CaptionedBank:
         bank: ``(N, 4, S, S)`` uint8: RGB, and where the object is. Of cut-outs RGB is premultiplied by that alpha, so
             that it can be resized.
         texts: the texts of each picture; never empty, though a text may be.
-        words: colour words of each picture's first text.
         nouns: what each shows, without a colour.
         weights: ``(N,)`` how often each is drawn.
         cut_out: the pictures are objects with alpha, to be laid on a ground.
@@ -67,7 +69,6 @@ class CaptionedBank:
 
     bank: PixelBank
     texts: tuple[tuple[str, ...], ...]
-    words: tuple[tuple[str, ...], ...]
     nouns: tuple[str, ...]
     weights: Tensor
     cut_out: bool
@@ -78,9 +79,7 @@ class CaptionedBank:
 
     def to(self, device: torch.device) -> CaptionedBank:
         """The same bank on another device."""
-        return CaptionedBank(
-            self.bank.to(device), self.texts, self.words, self.nouns, self.weights, self.cut_out, self.share
-        )
+        return CaptionedBank(self.bank.to(device), self.texts, self.nouns, self.weights, self.cut_out, self.share)
 
 
 def make_bank(
@@ -104,14 +103,12 @@ def make_bank(
         raise InputError("a bank needs at least one picture, found none")
     kind = objects if objects != "auto" else _kind(pictures[0])
 
-    def squares() -> list[Tensor]:
-        return [_square(item.image("RGBA" if kind == "alpha" else "RGB"), side, kind) for item in pictures]
-
-    bank = PixelBank.from_pictures(squares(), side=side)
+    mode = "RGBA" if kind == "alpha" else "RGB"
+    bank = PixelBank.from_pictures((_square(item.image(mode), side, kind) for item in pictures), side=side)
     words = tuple(colour_words(item.caption) for item in pictures)
     texts = tuple(tuple(dict.fromkeys((item.caption, *item.more))) for item in pictures)
     nouns = tuple(item.noun or without_colours(item.caption) for item in pictures)
-    return CaptionedBank(bank, texts, words, nouns, colour_weights(words, balance), kind == "alpha", share)
+    return CaptionedBank(bank, texts, nouns, colour_weights(words, balance), kind == "alpha", share)
 
 
 def drawn_bank(count: int, side: int, seed: int, share: float = 1.0) -> CaptionedBank:
@@ -127,7 +124,7 @@ def drawn_bank(count: int, side: int, seed: int, share: float = 1.0) -> Captione
     L = rgb_to_lab(draw_pictures(count, side, seed))[:, :1] * 0.7 + 15
     axis = (torch.arange(side) + 0.5) / side * 2 - 1
     place = torch.rand(count, 4, generator=generator)
-    centre, radius = place[:, :2] * 0.7 - 0.35, place[:, 2:] * 0.25 + 0.35
+    centre, radius = place[:, :2] * 0.4 - 0.2, place[:, 2:] * 0.25 + 0.45
     x = (axis[None, None, :] - centre[:, 0, None, None]) / radius[:, 0, None, None]
     y = (axis[None, :, None] - centre[:, 1, None, None]) / radius[:, 1, None, None]
     ball = torch.rand(count, 1, 1, generator=generator) < 0.5
@@ -138,11 +135,10 @@ def drawn_bank(count: int, side: int, seed: int, share: float = 1.0) -> Captione
     L = torch.lerp(L, 35 + 0.5 * L, mask)  # not so dark or light that the colour could not be shown
     rgb = lab_to_rgb(torch.cat([L, anchors[:, :, None, None] * mask * 0.8], dim=1))
     pixels = (torch.cat([rgb, mask], dim=1) * 255).round().to(torch.uint8)
-    words = tuple((SIX[int(number)],) for number in chosen)
     nouns = tuple("ball" if bool(round_) else "box" for round_ in ball.flatten())
-    texts = tuple((described(word[0], noun),) for word, noun in zip(words, nouns, strict=True))
+    texts = tuple((prompt(SIX[number], noun),) for number, noun in zip(chosen.tolist(), nouns, strict=True))
     bank = PixelBank.from_pictures(pixels, side=side)
-    return CaptionedBank(bank, texts, words, nouns, torch.ones(count), False, share)
+    return CaptionedBank(bank, texts, nouns, torch.ones(count), False, share)
 
 
 class CaptionedBatches:
@@ -158,15 +154,15 @@ class CaptionedBatches:
         process: this process and how many there are.
         dropout: share of pictures whose text is dropped: their vector is zero.
         plain: share of pictures whose text keeps its words but no colour.
-        recolour: makes text the only source of colour, see `recolour`; None keeps the pictures' own colours and texts.
-            Pictures with a dropped or plain text keep their natural colours in any case: without words, plausible.
+        recolour: makes text the only source of colour, `recolour.Recolouring`; None keeps the pictures' own colours and
+            texts. Pictures with a dropped or plain text keep theirs in any case: without words, plausible.
         scenic: share of cut-outs that lie on a picture of another set instead of a flat ground.
     """
 
     def __init__(
         self,
         banks: Sequence[CaptionedBank],
-        encoder: TextEncoder,
+        encoder: TextEncoder | ClipTextEncoder,
         batch: int,
         side: int,
         *,
@@ -190,28 +186,27 @@ class CaptionedBatches:
     def __call__(self, index: int) -> Batch:
         rank, world = self.process
         generator = generator_of(self.seed, index * world + rank)
-        pixels, texts, words, nouns = self._draw(generator)
+        pixels, texts, nouns = self._draw(generator)
         lab = rgb_to_lab(pixels[:, :3])
         fate = torch.rand(self.batch, generator=generator)
         dropped, plain = fate < self.dropout, (fate >= self.dropout) & (fate < self.dropout + self.plain)
         if self.recolour is not None:
             natural = (dropped | plain).to(lab.device)[:, None, None, None]
-            changed, said = self.recolour(lab, pixels[:, 3:], words, nouns, generator)
-            lab, texts = torch.where(natural, lab, changed), said if said else texts
+            changed, texts, _ = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
+            lab = torch.where(natural, lab, changed)
         texts = [
             "" if gone else without_colours(text) if bare else text
             for text, gone, bare in zip(texts, dropped.tolist(), plain.tolist(), strict=True)
         ]
         return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
 
-    def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[tuple[str, ...]], list[str]]:
-        """Pixels ``(B, 4, S, S)`` in [0, 1], and a text, colour words and a noun for each."""
+    def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[str]]:
+        """Pixels ``(B, 4, S, S)`` in [0, 1], and a text and a noun for each."""
         shares = torch.tensor([bank.share for bank in self.banks])
         chosen = torch.multinomial(shares, self.batch, replacement=True, generator=generator)
         device = self.banks[0].bank.pixels.device
         pixels = torch.empty(self.batch, 4, self.side, self.side, device=device)
         texts, nouns = [""] * self.batch, [""] * self.batch
-        words: list[tuple[str, ...]] = [()] * self.batch
         for number, bank in enumerate(self.banks):
             here = (chosen == number).nonzero().flatten()
             if len(here) == 0:
@@ -222,14 +217,14 @@ class CaptionedBatches:
             for place, picture, pick in zip(here.tolist(), drawn.tolist(), picks.tolist(), strict=True):
                 options = bank.texts[picture]
                 texts[place] = options[int(pick * len(options))]
-                words[place], nouns[place] = bank.words[picture], bank.nouns[picture]
-        return pixels, texts, words, nouns
+                nouns[place] = bank.nouns[picture]
+        return pixels, texts, nouns
 
     def _pictures(self, bank: CaptionedBank, drawn: Tensor, generator: Generator) -> Tensor:
         if not bank.cut_out:
             return bank.bank.crops(drawn, self.side, generator, scale=self.scale)
         objects = _placed(bank.bank.crops(drawn, self.side, generator, scale=(1.0, 1.0)), generator)
-        ground = flat_grounds(len(drawn), self.side, generator).to(objects.device)
+        ground = flat_grounds(len(drawn), self.side, generator, objects.device)
         scenes = [other for other in self.banks if not other.cut_out]
         on_scene = torch.rand(len(drawn), generator=generator) < self.scenic
         if scenes and bool(on_scene.any()):
@@ -264,7 +259,6 @@ def object_mask(rgb: Tensor) -> Tensor:
     rim = _MASK_SIDE // 12
     inner = torch.zeros(_MASK_SIDE, _MASK_SIDE, dtype=torch.bool)
     inner[rim:-rim, rim:-rim] = True
-    inner[-2 * rim :, :] |= False
     border = lab[:, ~inner]  # (3, n)
     usual = border.median(dim=1).values[:, None, None]
     # Shadows and folds of a sheet change L more than a and b.
@@ -277,35 +271,42 @@ def object_mask(rgb: Tensor) -> Tensor:
     middle = torch.sigmoid((0.95 - radius) * 8)
     found = torch.sigmoid((distance - limit * (0.6 + 0.6 * radius)) / 3.0) * middle
     # A white shirt on a white sheet differs nowhere: then the middle of the picture stands for it.
-    third = slice(_MASK_SIDE // 3, 2 * _MASK_SIDE // 3)
-    if float(found[third, third].mean()) < 0.35:
+    if float(found[radius < 0.5].mean()) < 0.5:
         found = torch.maximum(found, torch.sigmoid((0.55 - radius) * 12))
     smooth = F.avg_pool2d(found[None, None], 5, 1, 2, count_include_pad=False)
     return F.interpolate(smooth, rgb.shape[-2:], mode="bilinear")[0].clamp(0, 1)
 
 
-def flat_grounds(count: int, side: int, generator: Generator) -> Tensor:
+def flat_grounds(count: int, side: int, generator: Generator, device: torch.device | None = None) -> Tensor:
     """Grounds to lay a cut-out on ``(count, 3, side, side)`` in [0, 1]: walls, sheets and tables.
 
     Flat or shaded, mostly neutral, some faintly tinted and some of any colour, with a little grain: what stays grey
     around a coloured object teaches not to bleed.
     """
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(count, *shape, generator=generator)
+    def uniform(low: float, high: float) -> Tensor:
+        return (low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)).to(device)
 
-    value, strength = uniform(0.05, 1.0, 1, 1, 1), uniform(0.0, 1.0, 1, 1, 1)
-    tint = torch.randn(count, 3, 1, 1, generator=generator) * torch.where(
+    value, strength, angle = uniform(0.05, 1.0), uniform(0.0, 1.0), uniform(0.0, 2 * math.pi)
+    tint = torch.randn(count, 3, 1, 1, generator=generator).to(device) * torch.where(
         strength < _PLAIN_SHARE, 0.0, torch.where(strength < 0.85, 0.02, 0.2)
     )
-    angle = uniform(0.0, 2 * math.pi, 1, 1, 1)
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+    axis = ((torch.arange(side) + 0.5) / side * 2 - 1).to(device)
     ramp = angle.cos() * axis + angle.sin() * axis[:, None]  # (count, 1, side, side)
-    coarse = torch.randn(count, 1, 5, 5, generator=generator)
+    coarse = torch.randn(count, 1, 5, 5, generator=generator).to(device)
     clouds = F.interpolate(coarse, (side, side), mode="bicubic", align_corners=True)
-    light = 1 + uniform(-0.25, 0.25, 1, 1, 1) * ramp + uniform(0.0, 0.08, 1, 1, 1) * clouds
-    grain = torch.randn(count, 1, side, side, generator=generator) * uniform(0.0, 0.02, 1, 1, 1)
+    light = 1 + uniform(-0.25, 0.25) * ramp + uniform(0.0, 0.08) * clouds
+    # Cut from one plane of noise: new noise for every pixel would cost the CPU more than a GPU's whole step.
+    plane = _noise(2 * side).to(device)
+    corner = torch.randint(side, (count, 2), generator=generator)
+    rows, columns = ((corner[:, axis_, None] + torch.arange(side)).to(device) for axis_ in (0, 1))  # (count, side)
+    grain = plane[rows[:, :, None], columns[:, None, :]][:, None] * uniform(0.0, 0.02)
     return ((value + tint) * light + grain).clamp(0, 1)
+
+
+@lru_cache(maxsize=4)
+def _noise(side: int) -> Tensor:
+    return torch.randn(side, side, generator=cpu_generator(0))
 
 
 def colour_weights(words: Sequence[tuple[str, ...]], balance: float) -> Tensor:
@@ -315,11 +316,6 @@ def colour_weights(words: Sequence[tuple[str, ...]], balance: float) -> Tensor:
     rarity = [min((counts[word] for word in found), default=unnamed) ** -balance for found in words]
     weights = torch.tensor(rarity, dtype=torch.float64)
     return weights / weights.mean()
-
-
-def described(word: str, noun: str) -> str:
-    """``("orange", "shirt")`` -> ``"an orange shirt"``."""
-    return f"{'an' if word[:1] in 'aeiou' else 'a'} {word} {noun}"
 
 
 def without_colours(text: str) -> str:

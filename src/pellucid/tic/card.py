@@ -16,8 +16,8 @@ CITATION = (
     "Colorization, arXiv 2208.02843."
 )
 LIMITS = """- A small demonstration model, not to be compared with networks of a hundred times its size.
-- It colours one thing on a plain background well. In general photographs colours bleed over borders, and sky, grass and
-  skin are unreliable.
+- It is made for one thing on a plain background. In general photographs colours bleed over borders, and those of sky,
+  grass and skin are unreliable.
 - One text becomes one vector without the order of its words: "a red shirt and a blue bag" may come out the other way
   round. Regions bind a colour to a thing.
 - Colour words are understood as far as the word vectors know them; the names of the pictures' colours were measured by

@@ -104,7 +104,9 @@ def read_cub(root: str | Path) -> list[Captioned]:
         listed = _first(folder / "attributes" / "images-dirs.txt", folder / "attributes" / "images.txt")
         labels = folder / "attributes" / "labels.txt"
     # attributes.txt lies beside the folder or in it, depending on the archive.
-    attributes = _first(folder / "attributes.txt", folder.parent / "attributes.txt", folder / "attributes/attributes.txt")
+    attributes = _first(
+        folder / "attributes.txt", folder.parent / "attributes.txt", folder / "attributes/attributes.txt"
+    )
     phrases = {
         number: phrase for number, text in _numbered(attributes) if (phrase := attribute_phrase(text)) is not None
     }
@@ -244,9 +246,10 @@ def find_reader(root: str | Path) -> Reader:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise InputError(f"data folder {folder} is not there")
-    if any((folder / inner / "images.txt").is_file() for inner in ("", "CUB_200_2011", "attributes")) or (
-        folder / "attributes" / "images-dirs.txt"
-    ).is_file():
+    if (
+        any((folder / inner / "images.txt").is_file() for inner in ("", "CUB_200_2011", "attributes"))
+        or (folder / "attributes" / "images-dirs.txt").is_file()
+    ):
         return read_cub
     if any(folder.glob("annotations/captions_*.json")):
         return read_coco
@@ -319,9 +322,7 @@ def stated_colours(caption: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(token for token in tokenise(plain) if token in COLOURS))
 
 
-def _divided(
-    pictures: Sequence[Captioned], *, train: int | None, test: int | None, of: int
-) -> list[Captioned]:
+def _divided(pictures: Sequence[Captioned], *, train: int | None, test: int | None, of: int) -> list[Captioned]:
     """Sort, shuffle with seed 0, and cut; None takes the rest. A smaller set than ``of`` is cut in proportion."""
     order = sorted(pictures, key=lambda item: item.name)
     random.Random(0).shuffle(order)

@@ -1,8 +1,8 @@
 """Alternating training of generator and discriminator (Sec. 4): a step of D, then one of G on the same batch.
 
-The paper says: Adam with lr 1e-4 and betas 0.5 and 0.999 for both, no decay, up to 350,000 iterations, one network fixed
-while the other trains. Batch size, crops and initialisation are ours. Text dropout and plain texts, both off in the
-paper, give a network that also colours without words.
+The paper says: Adam with lr 1e-4 and betas 0.5 and 0.999 for both, no decay, up to 350,000 iterations, one network
+fixed while the other trains. Batch size, crops and initialisation are ours. Text dropout and plain texts, both off in
+the paper, give a network that also colours without words; recoloured objects one that obeys them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from pellucid.metrics.colour import ab_psnr
 from pellucid.nn.patch_discriminator import PatchDiscriminator
 from pellucid.tic.batches import Batch, CaptionedBank, CaptionedBatches, Objects, drawn_bank, make_bank
 from pellucid.tic.card import write_card
+from pellucid.tic.clip_text import ClipTextEncoder
 from pellucid.tic.data import Captioned, fixed_splits, read_pictures
 from pellucid.tic.lab import rgb_to_lab, to_gamut
 from pellucid.tic.losses import ColorizationLoss, Colours, Layer, Reduce, Units, discriminator_loss, vgg_features
 from pellucid.tic.model import TICConfig, TICGenerator
 from pellucid.tic.obedience import obedience, prompt
+from pellucid.tic.recolour import Recolouring, RecolourOptions
 from pellucid.tic.text import TextEncoder
 from pellucid.tic.vocabulary import SIX
 from pellucid.tic.word_vectors import WordVectors
@@ -99,11 +101,13 @@ class TextSection(Section):
 
     Attributes:
         vectors: word vectors, a path; the bundled ones when None. Others are copied beside the exported model.
+        clip: folder of a CLIP model, whose text tower then reads the captions; ``model.vector_dim`` must be its size.
         dropout: share of pictures that the network sees with the zero vector in place of their text.
         plain: share whose text keeps its words but no colour.
     """
 
     vectors: str | None = None
+    clip: str | None = None
     dropout: float = Field(default=0.0, ge=0, le=1)
     plain: float = Field(default=0.0, ge=0, le=1)
 
@@ -144,10 +148,14 @@ class LossSection(Section):
     vgg_input: Colours = "rgb"
 
 
+Recolour = section_of(RecolourOptions)
+
+
 class Recipe(BaseRecipe):
     """The recipe of this room: the shared keys and the tables above.
 
     Attributes:
+        recolour: ``[recolour]``, see `recolour.RecolourOptions`; without the table no object is recoloured.
         init: ``"pix2pix"`` draws convolutions from N(0, 0.02) and norms from N(1, 0.02); ``"default"`` is torch's.
         betas: of both Adams (Sec. 4).
     """
@@ -157,6 +165,7 @@ class Recipe(BaseRecipe):
 
     model: section_of(TICConfig) = Field(default_factory=section_of(TICConfig))  # type: ignore
     data: DataSection
+    recolour: Recolour = Field(default_factory=lambda: Recolour(share=0.0))  # type: ignore
     text: TextSection = TextSection()
     loss: LossSection = LossSection()
 
@@ -193,7 +202,7 @@ class Room:
     recipe: Recipe
     config: TICConfig
     loss: ColorizationLoss
-    encoder: TextEncoder
+    encoder: TextEncoder | ClipTextEncoder
     validation: Validation | None
     sources: list[Mapping[str, Any]]
 
@@ -210,9 +219,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
     device = accelerator.device
     modules: dict[str, nn.Module] = {"generator": TICGenerator(config)}
     if recipe.loss.lambda_gan > 0:
-        modules["discriminator"] = PatchDiscriminator(
-            width=recipe.loss.d_width, first_norm=recipe.loss.d_first_norm
-        )
+        modules["discriminator"] = PatchDiscriminator(width=recipe.loss.d_width, first_norm=recipe.loss.d_first_norm)
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, module in modules.items():
         if recipe.init == "pix2pix":
@@ -220,11 +227,9 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         modules[name] = module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         rate = recipe.train.lr * (recipe.loss.d_lr if name == "discriminator" else 1.0)
         optimizers[name] = torch.optim.Adam(module.parameters(), lr=rate, betas=recipe.betas)
-    encoder = TextEncoder(_vectors(recipe, config), config.text_norm)
+    encoder = _encoder(recipe.text, config)
     if recipe.data.side != config.working_side:
-        log.info(
-            "pictures of %d px train weights for %d px: model.working_side", recipe.data.side, config.working_side
-        )
+        log.info("pictures of %d px train weights for %d px: model.working_side", recipe.data.side, config.working_side)
     batches, validation, sources = _data(recipe, config, encoder, accelerator)
     state = TrainState(modules, optimizers, batches)
     state.room = Room(recipe, config, _loss(recipe.loss).to(device), encoder, validation, sources)
@@ -354,10 +359,10 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
             adversarial="discriminator" in state.modules and state.step > room.recipe.loss.gan_from,
         ),
         training=training,
-        dtype="float16",
+        dtype=_storable(modules["generator"]),
         overwrite=True,
     )
-    if room.recipe.text.vectors is not None:
+    if room.recipe.text.vectors is not None and isinstance(room.encoder, TextEncoder):
         room.encoder.vectors.save(folder / "vectors.npz")
 
 
@@ -365,6 +370,15 @@ def normalised(lab: Tensor, config: TICConfig) -> tuple[Tensor, Tensor]:
     """Lab ``(B, 3, H, W)`` as the networks see it: L_n ``(B, 1, H, W)`` and ab_n ``(B, 2, H, W)``."""
     lab = lab.contiguous(memory_format=torch.channels_last)
     return (lab[:, :1] - config.l_centre) / config.l_scale, lab[:, 1:] / config.ab_scale
+
+
+def _storable(module: nn.Module) -> str:
+    """fp16, unless a value is too large for it: the statistics of a norm can be, early in a run."""
+    largest = max(float(value.abs().max()) for value in module.state_dict().values())
+    if largest <= torch.finfo(torch.float16).max:
+        return "float16"
+    log.info("a value of %.3g does not fit float16: weights are stored as float32", largest)
+    return "float32"
 
 
 def _step_discriminator(state: TrainState, L: Tensor, ab: Tensor, fake: Tensor) -> Tensor:
@@ -422,10 +436,14 @@ def _draw_weights(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def _vectors(recipe: Recipe, config: TICConfig) -> WordVectors:
-    path = recipe.text.vectors
-    vectors = WordVectors.load(path) if path is not None else WordVectors.bundled()
-    return vectors.expect_dimension(config.vector_dim)
+def _encoder(text: TextSection, config: TICConfig) -> TextEncoder | ClipTextEncoder:
+    if text.clip is not None:
+        tower = ClipTextEncoder(text.clip, config.text_norm)
+        if tower.dimension != config.vector_dim:
+            raise ConfigError(f"model.vector_dim must be {tower.dimension} for {text.clip}, found {config.vector_dim}")
+        return tower
+    vectors = WordVectors.load(text.vectors) if text.vectors is not None else WordVectors.bundled()
+    return TextEncoder(vectors.expect_dimension(config.vector_dim), config.text_norm)
 
 
 def _loss(options: LossSection) -> ColorizationLoss:
@@ -444,7 +462,7 @@ def _loss(options: LossSection) -> ColorizationLoss:
 
 
 def _data(
-    recipe: Recipe, config: TICConfig, encoder: TextEncoder, accelerator: Accelerator
+    recipe: Recipe, config: TICConfig, encoder: TextEncoder | ClipTextEncoder, accelerator: Accelerator
 ) -> tuple[CaptionedBatches, Validation | None, list[Mapping[str, Any]]]:
     data = recipe.data
     banks: list[CaptionedBank] = []
@@ -463,6 +481,7 @@ def _data(
         banks.append(bank.to(accelerator.device))
         if held_out is not None:
             validation = _validation(held_out, config.working_side)
+    options = RecolourOptions(**recipe.recolour.model_dump())
     batches = CaptionedBatches(
         banks,
         encoder,
@@ -473,6 +492,7 @@ def _data(
         process=(accelerator.process_index, accelerator.num_processes),
         dropout=recipe.text.dropout,
         plain=recipe.text.plain,
+        recolour=Recolouring(options) if options.share > 0 else None,
         scenic=data.scenic,
     )
     return batches, validation, sources
@@ -513,7 +533,9 @@ def _validation(held_out: CaptionedBank, side: int) -> Validation:
         raise ConfigError("recipe: the first set of [data] must be whole pictures, found cut-outs")
     whole = torch.stack(
         [
-            F.interpolate(held_out.bank.picture(place)[None].float() / 255, (side, side), mode="bicubic", antialias=True)
+            F.interpolate(
+                held_out.bank.picture(place)[None].float() / 255, (side, side), mode="bicubic", antialias=True
+            )
             for place in range(len(held_out))
         ]
     )[:, 0].clamp(0, 1)  # (N, 4, S, S)
