@@ -272,7 +272,7 @@ def train_word_vectors(
         )
     except RuntimeError as error:  # gensim's for a vocabulary that min_count left empty
         raise InputError(f"no word of the corpus occurs {min_count} times") from error
-    words: list[str] = model.wv.index_to_key  # most frequent first
+    words = cast("list[str]", model.wv.index_to_key)  # most frequent first
     wanted = set(words[:keep]) | (set(always) & set(words))
     kept = [row for row, word in enumerate(words) if word in wanted]
     log.info("trained %d words on %d sentences, kept %d", len(words), len(corpus), len(kept))

@@ -86,7 +86,7 @@ class Recipe(Section):
         return type(self).model_validate(merged)
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+AnyRecipe = TypeVar("AnyRecipe", bound=Section)
 
 
 def read_toml(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
