@@ -18,6 +18,8 @@ from torch import Tensor
 
 Blend = Callable[[Tensor, Tensor], Tensor]
 
+_STRIP = 1 << 19  # pixels in Lab at a time: the conversions make a dozen planes
+
 
 def _normal(backdrop: Tensor, source: Tensor) -> Tensor:
     return source
@@ -29,10 +31,15 @@ def _add(backdrop: Tensor, source: Tensor) -> Tensor:
 
 
 def _with_lightness(lightness: Tensor, colour: Tensor) -> Tensor:
-    lab_l, lab_c = _to_lab(lightness), _to_lab(colour)
-    lab = torch.cat([lab_l[..., :1, :, :], lab_c[..., 1:, :, :]], dim=-3)  # (..., 3, H, W)
-    rgb: Tensor = lab_to_rgb(lab.reshape(-1, *lab.shape[-3:]), clip=True)
-    return rgb.reshape(lab.shape)
+    out = torch.empty_like(colour)
+    rows = max(1, _STRIP // max(1, out[..., 0, 0, :].numel()))
+    for top in range(0, out.shape[-2], rows):
+        strip = slice(top, top + rows)
+        lab_l, lab_c = _to_lab(lightness[..., strip, :]), _to_lab(colour[..., strip, :])
+        lab = torch.cat([lab_l[..., :1, :, :], lab_c[..., 1:, :, :]], dim=-3)  # (..., 3, h, W)
+        rgb: Tensor = lab_to_rgb(lab.reshape(-1, *lab.shape[-3:]), clip=True)
+        out[..., strip, :] = rgb.reshape(lab.shape)
+    return out
 
 
 def _to_lab(rgb: Tensor) -> Tensor:
@@ -98,8 +105,8 @@ def composite(layers: list[tuple[Tensor, Tensor | None, str, float]]) -> tuple[T
         if blend == "over" and alpha is None and opacity == 1.0:
             colour, coverage, opaque = pixels, torch.ones_like(pixels[..., :1, :, :]), True
             continue
-        if blend == "add" and opaque:  # the common case of transmission + reflection, without the alpha arithmetic
-            mixed = _add(colour, pixels)
+        if blend != "over" and opaque:  # the common case of all methods' stacks, without the alpha arithmetic
+            mixed = BLENDS[blend](colour, pixels)
             full = alpha is None and opacity == 1.0
             colour = mixed if full else torch.lerp(colour, mixed, _coverage(pixels, alpha, opacity))
             continue
