@@ -78,12 +78,8 @@ def linear_rgb(lab: Tensor) -> Tensor:
     # Written out: a matrix product rounds a pixel differently with its place among others, and a pixel outside a region
     # must come out the same whatever happens elsewhere.
     fy = (lab[..., 0:1, :, :] + 16.0) / 116.0
-    x, y, z = (
-        _cube(f) * white
-        for f, white in zip(
-            (fy + lab[..., 1:2, :, :] / 500.0, fy, fy - lab[..., 2:3, :, :] / 200.0), _WHITE, strict=True
-        )
-    )
+    curves = (fy + lab[..., 1:2, :, :] / 500.0, fy, fy - lab[..., 2:3, :, :] / 200.0)
+    x, y, z = (_cube(f) * white for f, white in zip(curves, _WHITE, strict=True))
     return torch.cat([x * p + y * q + z * r for p, q, r in _FROM_XYZ], dim=-3)
 
 
