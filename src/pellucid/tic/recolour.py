@@ -1,0 +1,150 @@
+"""Pictures with their objects in other colours, and texts that say so: then the words are the only source of colour.
+
+Natural captions teach a network that bananas are yellow; that a *blue* banana was asked for it learns to overlook,
+because it never happens. So the object of a picture is turned to the hue of a colour word drawn at random, and the
+text names that word. What surrounds the object keeps its own colours, which teaches not to bleed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from pellucid.errors import ConfigError
+from pellucid.tic.vocabulary import COLOURS, SIX
+
+_GREY = 8.0  # mean chroma below which an object has no hue of its own: it is tinted instead of turned
+_MOST = 3.0  # times its own chroma that an object's pattern may grow to
+_LEAST_OBJECT = 0.02  # of the picture; smaller objects, or none, are left alone
+
+
+@dataclass(frozen=True)
+class RecolourOptions:
+    """How objects are recoloured.
+
+    Attributes:
+        share: of the pictures with an object that are recoloured; the others keep their colours and captions.
+        words: colour words, drawn evenly.
+        chroma: factor on the vocabulary's chroma, which is that of signal colours.
+        hue_jitter: standard deviation in degrees.
+        chroma_jitter: standard deviation of the logarithm.
+        bare: share of the recoloured whose text is the word alone, without the noun.
+
+    Raises:
+        ConfigError: a word without a hue, or a share outside [0, 1].
+    """
+
+    share: float = 0.6
+    words: tuple[str, ...] = (*SIX, "pink")
+    chroma: float = 0.75
+    hue_jitter: float = 7.0
+    chroma_jitter: float = 0.2
+    bare: float = 0.2
+
+    def __post_init__(self) -> None:
+        grey = [word for word in self.words if word not in COLOURS or COLOURS[word].chroma < _GREY]
+        if grey or not self.words:
+            raise ConfigError(f"recolour.words must be colour words with a hue, found {', '.join(grey) or 'none'}")
+        for name in ("share", "bare"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"recolour.{name} must be in [0, 1], found {getattr(self, name)}")
+
+
+class Recolouring:
+    """Turn objects to the colour of a word and say it.
+
+    Args:
+        options: see there.
+    """
+
+    def __init__(self, options: RecolourOptions | None = None) -> None:
+        self.options = options or RecolourOptions()
+        anchors = [COLOURS[word] for word in self.options.words]
+        self._hue = torch.tensor([math.radians(anchor.hue) for anchor in anchors])
+        self._chroma = torch.tensor([anchor.chroma * self.options.chroma for anchor in anchors])
+
+    def __call__(
+        self,
+        lab: Tensor,
+        objects: Tensor,
+        texts: Sequence[str],
+        nouns: Sequence[str],
+        generator: Generator,
+    ) -> tuple[Tensor, list[str], Tensor]:
+        """Recolour a batch.
+
+        Args:
+            lab: ``(B, 3, S, S)``, L in [0, 100].
+            objects: soft masks ``(B, 1, S, S)`` in [0, 1]; empty where a picture has no one object.
+            texts: what the pictures are called with their own colours.
+            nouns: what they show, without a colour.
+            generator: on the CPU.
+
+        Returns:
+            The pictures, their texts, and which of them were recoloured ``(B,)`` bool on the CPU.
+        """
+        count, options = lab.shape[0], self.options
+        draws = torch.rand(count, 3, generator=generator)
+        noise = torch.randn(count, 2, generator=generator)
+        word = (draws[:, 0] * len(options.words)).long()  # (B,)
+        hue = self._hue[word] + math.radians(options.hue_jitter) * noise[:, 0]
+        chroma = self._chroma[word] * torch.exp(options.chroma_jitter * noise[:, 1])
+        wanted = (draws[:, 1] < options.share) & (objects.mean((1, 2, 3)).cpu() >= _LEAST_OBJECT)
+        changed = turned(lab, objects, hue.to(lab), chroma.to(lab))
+        lab = torch.where(wanted.to(lab.device)[:, None, None, None], changed, lab)
+        said = [
+            text if not change else _phrase(options.words[int(place)], "" if bare else noun)
+            for text, noun, place, change, bare in zip(
+                texts, nouns, word, wanted.tolist(), (draws[:, 2] < options.bare).tolist(), strict=True
+            )
+        ]
+        return lab, said, wanted
+
+
+def turned(lab: Tensor, objects: Tensor, hue: Tensor, chroma: Tensor) -> Tensor:
+    """Give objects a mean colour and keep their pattern.
+
+    A coloured object's ab plane is turned, and scaled at most threefold; what chroma then lacks is added as a tint. A
+    grey object is tinted, and half of its own deviations stay. No pixel gets more chroma than its lightness can show.
+
+    Args:
+        lab: ``(B, 3, H, W)``.
+        objects: ``(B, 1, H, W)`` in [0, 1].
+        hue: wanted mean hue ``(B,)`` in radians.
+        chroma: wanted mean chroma ``(B,)`` in Lab units.
+
+    Returns:
+        ``(B, 3, H, W)``, L unchanged, ab changed inside the objects alone.
+    """
+    L, ab = lab[:, :1], lab[:, 1:]
+    weight = objects.sum((1, 2, 3)).clamp(min=1e-6)[:, None]  # (B, 1)
+    mean = (ab * objects).sum((2, 3)) / weight  # (B, 2)
+    own = mean.norm(dim=1)  # (B,)
+    angle = hue - torch.atan2(mean[:, 1], mean[:, 0])
+    rows = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
+    gain = torch.where(own > _GREY, (chroma / own.clamp(min=1.0)).clamp(max=_MOST), torch.zeros_like(own))
+    pattern = torch.einsum("bij,bjhw->bihw", rows, ab) * _over(gain)
+    direction = torch.stack([hue.cos(), hue.sin()], dim=1)[:, :, None, None]  # (B, 2, 1, 1)
+    tint = direction * _over((chroma - own * gain).clamp(min=0.0))
+    rest = 0.5 * (ab - mean[:, :, None, None]) * _over((own <= _GREY).to(ab))
+    new = pattern + tint + rest
+    length = new.norm(dim=1, keepdim=True).clamp(min=1e-3)
+    new = new * (torch.minimum(length, shown_chroma(L)) / length)
+    return torch.cat([L, torch.lerp(ab, new, objects)], dim=1)
+
+
+def shown_chroma(L: Tensor) -> Tensor:
+    """About the most chroma that sRGB has at a lightness, over all hues: little near black and near white."""
+    return torch.minimum(8 + 1.6 * L, 10 + 1.8 * (100 - L))
+
+
+def _over(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def _phrase(word: str, noun: str) -> str:
+    return f"{'an' if word[:1] in 'aeiou' else 'a'} {word} {noun}" if noun else word
