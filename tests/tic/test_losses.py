@@ -22,6 +22,12 @@ def as_inputs(rgb: Tensor) -> tuple[Tensor, Tensor]:
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 110
 
 
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    L_n, ab_hat, ab = (torch.rand(2, c, 4, 4, generator=generator) - 0.5 for c in (1, 2, 2))
+    return L_n, ab_hat, ab, torch.randn(2, 1, 3, 3, generator=generator)
+
+
 def test_eq_1_is_a_mean_in_either_unit() -> None:
     ab_hat, ab = torch.tensor([0.5, 0.0]).reshape(1, 2, 1, 1), torch.tensor([0.1, -0.2]).reshape(1, 2, 1, 1)
     torch.testing.assert_close(losses.l1_loss(ab_hat, ab), torch.tensor(0.3))
@@ -76,10 +82,26 @@ def test_eq_3_may_stack_the_normalised_channels() -> None:
     torch.testing.assert_close(found, torch.tensor(0.4 / 2 * 2 / 3))
 
 
+def test_vgg_sees_colours_brighter_than_white_but_none_below_black() -> None:
+    L_n, ab = torch.zeros(1, 1, 1, 2), torch.tensor([1.0, -1.0]).expand(1, 2, 1, 2)
+    seen: list[Tensor] = []
+    losses.perceptual_loss(lambda picture: seen.append(picture) or [picture], L_n, ab, ab)
+    assert seen[0].max() > 1.1
+    assert 0 < seen[0].min() < 1e-4
+
+
+def test_other_scales_mean_the_same_colours() -> None:
+    L_n, ab_hat, ab, _ = inputs()
+    ours = losses.ColorizationLoss(itself, units="lab")(L_n, ab_hat, ab)
+    scales = losses.Scales(l_centre=0, l_scale=100, ab_scale=55)
+    theirs = losses.ColorizationLoss(itself, units="lab", scales=scales)((L_n + 1) / 2, 2 * ab_hat, 2 * ab)
+    for name, term in ours.items():
+        torch.testing.assert_close(theirs[name], term)
+
+
 def test_gradients_are_finite_at_black_at_white_and_far_outside_of_srgb() -> None:
     L_n = torch.tensor([-1.0, -0.99, 0.0, 0.999, 1.0, 1.0]).reshape(1, 1, 1, 6)
     ab_hat = torch.tensor([0.0, 0.9, -1.0, 1.0, 0.0, -1.0]).expand(1, 2, 1, 6).clone().requires_grad_()
-    # Bright colours outside of sRGB must still be pulled back: no clip at the upper end.
     losses.perceptual_loss(itself, L_n, ab_hat, torch.zeros(1, 2, 1, 6)).backward()
     assert ab_hat.grad is not None
     assert ab_hat.grad.isfinite().all()
@@ -97,12 +119,6 @@ def test_vgg_layers_by_their_usual_names() -> None:
         assert found.max() == 0  # -1 before its ReLU
     with pytest.raises(ConfigError, match="'relu4'"):
         losses.vgg_features(state, "relu4")  # type: ignore[arg-type]
-
-
-def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    L_n, ab_hat, ab = (torch.rand(2, c, 4, 4, generator=generator) - 0.5 for c in (1, 2, 2))
-    return L_n, ab_hat, ab, torch.randn(2, 1, 3, 3, generator=generator)
 
 
 def test_eq_4_weighs_and_names_its_terms() -> None:

@@ -1,12 +1,12 @@
 """The losses of generator and discriminator (Sec. 3.3, Eq. 1-4).
 
-Legend: L_n luminance ``(B, 1, H, W)`` in -1..1; E ab predicted and T ab true, ``(B, 2, H, W)`` in ab_n = ab / 110; D's
-answers are logits, one a patch, ``(B, 1, h, w)``. Eq. 4's "min max" is only notation: the generator minimises
-`ColorizationLoss`, the discriminator `discriminator_loss`.
+Legend: L_n luminance ``(B, 1, H, W)`` in -1..1; E ab predicted and T ab true, ``(B, 2, H, W)`` in ab_n = ab / 110 (see
+`Scales`); D's answers are logits, one a patch, ``(B, 1, h, w)``. Eq. 4's "min max" is only notation: the generator
+minimises `ColorizationLoss`, the discriminator `discriminator_loss`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from kornia.color import lab_to_rgb
@@ -22,11 +22,24 @@ Colours = Literal["rgb", "labn"]
 Layer = Literal["relu4_1", "relu2_2", "relu4_4"]
 Features = Callable[[Tensor], Sequence[Tensor]]
 
-_AB_SCALE = 110.0  # ab_n = ab / 110
 _DARKEST = 12.92e-6  # sRGB of 1e-6 in linear light
 
 
-def l1_loss(ab_hat: Tensor, ab: Tensor, units: Units = "normalised", weight: Tensor | None = None) -> Tensor:
+class Scales(NamedTuple):
+    """How the normalised numbers are those of Lab: L = l_centre + l_scale L_n, ab = ab_scale ab_n; see `TICConfig`."""
+
+    l_centre: float = 50.0
+    l_scale: float = 50.0
+    ab_scale: float = 110.0
+
+
+def l1_loss(
+    ab_hat: Tensor,
+    ab: Tensor,
+    units: Units = "normalised",
+    weight: Tensor | None = None,
+    scales: Scales = Scales(),
+) -> Tensor:
     """Mean absolute difference of predicted and true colour (Eq. 1).
 
     The equation is a norm, that is a sum; over 131,072 numbers it would leave nothing of the other terms.
@@ -36,12 +49,13 @@ def l1_loss(ab_hat: Tensor, ab: Tensor, units: Units = "normalised", weight: Ten
         ab: T, same shape.
         units: ``"lab"`` counts in units of Lab, 110 times as much.
         weight: factor of each pixel or sample, anything that broadcasts to ``ab``; ours, for rare colours.
+        scales: of the normalised numbers.
     """
     _expect("L1 units", units, Units)
     difference = (ab_hat - ab).abs()
     if weight is not None:
         difference = difference * weight
-    return difference.mean() * (_AB_SCALE if units == "lab" else 1.0)
+    return difference.mean() * (scales.ab_scale if units == "lab" else 1.0)
 
 
 def generator_gan_loss(logits: Tensor, reduce: Reduce = "patch") -> Tensor:
@@ -66,7 +80,14 @@ def discriminator_loss(real: Tensor, fake: Tensor, reduce: Reduce = "patch") -> 
     return _cross_entropy(real, 1.0, reduce) + _cross_entropy(fake, 0.0, reduce)
 
 
-def perceptual_loss(features: Features, L_n: Tensor, ab_hat: Tensor, ab: Tensor, colours: Colours = "rgb") -> Tensor:
+def perceptual_loss(
+    features: Features,
+    L_n: Tensor,
+    ab_hat: Tensor,
+    ab: Tensor,
+    colours: Colours = "rgb",
+    scales: Scales = Scales(),
+) -> Tensor:
     """Mean absolute difference of VGG19 features of both coloured pictures (Eq. 3).
 
     VGG takes three channels and E and T have two, of which the paper says nothing: both get the same L.
@@ -78,12 +99,16 @@ def perceptual_loss(features: Features, L_n: Tensor, ab_hat: Tensor, ab: Tensor,
         ab: T, same shape.
         colours: ``"rgb"`` shows VGG sRGB, what it was trained on; ``"labn"`` the three normalised channels of Lab as
             if they were, which costs less and means less.
+        scales: of the normalised numbers.
     """
     _expect("VGG input", colours, Colours)
-    picture = _rgb if colours == "rgb" else _stacked
+
+    def picture(of: Tensor) -> Tensor:
+        return _rgb(L_n, of, scales) if colours == "rgb" else (torch.cat([L_n, of], dim=1) + 1) / 2
+
     with torch.no_grad():
-        wanted = features(picture(L_n, ab))
-    found = features(picture(L_n, ab_hat))
+        wanted = features(picture(ab))
+    found = features(picture(ab_hat))
     return torch.stack([F.l1_loss(ours, theirs) for ours, theirs in zip(found, wanted, strict=True)]).mean()
 
 
@@ -114,6 +139,7 @@ class ColorizationLoss(nn.Module):
         units: see `l1_loss`.
         reduce: see `generator_gan_loss`.
         colours: see `perceptual_loss`.
+        scales: of the normalised numbers.
 
     Raises:
         ConfigError: an unknown choice, a negative weight, or a perceptual term without features.
@@ -129,6 +155,7 @@ class ColorizationLoss(nn.Module):
         units: Units = "normalised",
         reduce: Reduce = "patch",
         colours: Colours = "rgb",
+        scales: Scales = Scales(),
     ) -> None:
         super().__init__()
         weights = {"lambda_gan": lambda_gan, "lambda_perceptual": lambda_perceptual, "lambda_l1": lambda_l1}
@@ -148,6 +175,7 @@ class ColorizationLoss(nn.Module):
         self.units: Units = units
         self.reduce: Reduce = reduce
         self.colours: Colours = colours
+        self.scales = scales
 
     def forward(
         self,
@@ -169,9 +197,9 @@ class ColorizationLoss(nn.Module):
         Returns:
             The terms by name (``l1``, ``perceptual``, ``gan``), already weighted; their sum is L^G.
         """
-        terms: dict[str, Tensor] = {"l1": self.lambda_l1 * l1_loss(ab_hat, ab, self.units, weight)}
+        terms: dict[str, Tensor] = {"l1": self.lambda_l1 * l1_loss(ab_hat, ab, self.units, weight, self.scales)}
         if self.features is not None and self.lambda_perceptual:
-            distance = perceptual_loss(self.features, L_n, ab_hat, ab, self.colours)
+            distance = perceptual_loss(self.features, L_n, ab_hat, ab, self.colours, self.scales)
             terms["perceptual"] = self.lambda_perceptual * distance
         if logits is not None and self.lambda_gan:
             terms["gan"] = self.lambda_gan * generator_gan_loss(logits, self.reduce)
@@ -186,18 +214,15 @@ def _cross_entropy(logits: Tensor, target: float, reduce: Reduce) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def _rgb(L_n: Tensor, ab: Tensor) -> Tensor:
+def _rgb(L_n: Tensor, ab: Tensor, scales: Scales) -> Tensor:
     """sRGB ``(B, 3, H, W)`` whose gradient reaches colours brighter than white: only the dark end is cut off.
 
     The dark end must be: sRGB is linear there and goes on far below zero, where no picture is.
     """
     with torch.autocast(L_n.device.type, enabled=False):
-        lab = torch.cat([50 * (L_n.float() + 1), _AB_SCALE * ab.float()], dim=1)  # (B, 3, H, W)
+        lightness = scales.l_centre + scales.l_scale * L_n.float()
+        lab = torch.cat([lightness, scales.ab_scale * ab.float()], dim=1)  # (B, 3, H, W)
         return lab_to_rgb(lab, clip=False).clamp(min=_DARKEST)
-
-
-def _stacked(L_n: Tensor, ab: Tensor) -> Tensor:
-    return (torch.cat([L_n, ab], dim=1) + 1) / 2
 
 
 def _expect(what: str, found: str, choices: object) -> None:
