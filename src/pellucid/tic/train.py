@@ -31,7 +31,16 @@ from pellucid.tic.card import write_card
 from pellucid.tic.clip_text import ClipTextEncoder
 from pellucid.tic.data import Captioned, fixed_splits, read_pictures
 from pellucid.tic.lab import rgb_to_lab, to_gamut
-from pellucid.tic.losses import ColorizationLoss, Colours, Layer, Reduce, Units, discriminator_loss, vgg_features
+from pellucid.tic.losses import (
+    ColorizationLoss,
+    Colours,
+    Layer,
+    Reduce,
+    Scales,
+    Units,
+    discriminator_loss,
+    vgg_features,
+)
 from pellucid.tic.model import TICConfig, TICGenerator
 from pellucid.tic.obedience import obedience, prompt
 from pellucid.tic.recolour import Recolouring, RecolourOptions
@@ -232,7 +241,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         log.info("pictures of %d px train weights for %d px: model.working_side", recipe.data.side, config.working_side)
     batches, validation, sources = _data(recipe, config, encoder, accelerator)
     state = TrainState(modules, optimizers, batches)
-    state.room = Room(recipe, config, _loss(recipe.loss).to(device), encoder, validation, sources)
+    state.room = Room(recipe, config, _loss(recipe.loss, config).to(device), encoder, validation, sources)
     return state
 
 
@@ -446,7 +455,7 @@ def _encoder(text: TextSection, config: TICConfig) -> TextEncoder | ClipTextEnco
     return TextEncoder(vectors.expect_dimension(config.vector_dim), config.text_norm)
 
 
-def _loss(options: LossSection) -> ColorizationLoss:
+def _loss(options: LossSection, config: TICConfig) -> ColorizationLoss:
     features = None
     if options.lambda_perceptual > 0 and options.vgg_weights is not None:
         features = vgg_features(load_foreign(options.vgg_weights), options.vgg_layer)
@@ -458,6 +467,7 @@ def _loss(options: LossSection) -> ColorizationLoss:
         units=options.l1_units,
         reduce=options.d_reduce,
         colours=options.vgg_input,
+        scales=Scales(config.l_centre, config.l_scale, config.ab_scale),
     )
 
 
