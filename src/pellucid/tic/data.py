@@ -156,7 +156,7 @@ def read_ncd(root: str | Path, colours: str | Path = NCD_COLOURS) -> list[Captio
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = _pictures(place)
         name = _class_name(place.name)
-        colour = known.get(name) or known.get(name.removesuffix("s")) or known.get(name.removesuffix("es"))
+        colour = next((known[form] for form in _singulars(name) if form in known), None)
         if files and colour is None:
             raise InputError(f"{folder}: class {place.name!r} has no colour word", f"add it to {colours}")
         for path in files:
@@ -381,3 +381,8 @@ def _pictures(place: Path) -> list[Path]:
 
 def _class_name(name: str) -> str:
     return " ".join(re.sub(r"[_\-]", " ", name).lower().split())
+
+
+def _singulars(name: str) -> tuple[str, ...]:
+    """A class name as it is, and what it may be the plural of: tomatoes, carrots, cherries."""
+    return name, name.removesuffix("s"), name.removesuffix("es"), f"{name.removesuffix('ies')}y"
