@@ -156,7 +156,7 @@ def test_every_colour_is_said() -> None:
 
 
 def _recipe(tmp_path, extra: str = ""):
-    (tmp_path / "captions.txt").write_text("a crimson dress\na scarlet dress\na blue car\na blue boat\n" * 5)
+    (tmp_path / "captions.txt").write_text("a crimson dress\na crimson hat\na scarlet dress\na blue car\na blue boat\n")
     path = tmp_path / "vectors.toml"
     path.write_text(f'method = "tic"\ncorpus = ["{tmp_path / "captions.txt"}"]\ndimension = 8\nepochs = 2\n{extra}')
     return path
