@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from pellucid.errors import ConfigError, DependencyError, InputError
-from pellucid.metrics import evaluate_pair, find, prepare, protocols, psnr, ssim
+from pellucid.metrics import Protocol, evaluate_pair, find, prepare, protocols, psnr, ssim
 
 
 def pair(height: int = 41, width: int = 54, noise: float = 0.08, smooth: bool = False):
@@ -145,6 +145,35 @@ def test_without_torchmetrics_the_extra_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torchmetrics.functional", None)
-    with pytest.raises(DependencyError) as caught:
-        ssim(*pair())
-    assert "pellucid[train]" in caught.value.hint
+    for needing in (psnr, lambda *pictures: ssim(*pictures, window="gaussian")):
+        with pytest.raises(DependencyError) as caught:
+            needing(*pair())
+        assert "pellucid[train]" in caught.value.hint
+
+
+def test_gaussian_ssim_is_scikit_images():
+    output, truth = pair()
+    wanted = structural_similarity(
+        *(each.permute(1, 2, 0).double().numpy() for each in (output, truth)),
+        channel_axis=2,
+        data_range=1.0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )[1].mean()  # torchmetrics takes in the border
+    assert ssim(output, truth, window="gaussian") == pytest.approx(wanted, abs=2e-3)
+    with pytest.raises(InputError, match="at least 11"):
+        ssim(output[:, :10], truth[:, :10], window="gaussian")
+
+
+def test_a_square_protocol_squashes_as_pillow_does():
+    square = Protocol("square", "", square=40)
+    picture, truth = prepare(square, *pair())
+    assert picture.shape == truth.shape == (3, 40, 40)
+    pixels = (pair()[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    wanted = np.array(Image.fromarray(pixels).resize((40, 40), Image.Resampling.BICUBIC))
+    assert torch.equal((picture * 255).round().byte().permute(1, 2, 0), torch.from_numpy(wanted))
+    assert find("square", {"square": square}) is square
+    with pytest.raises(ConfigError, match="disk"):
+        find("disk", {"square": square})

@@ -9,7 +9,7 @@ from pellucid.metrics.colour import (
     hue_distance,
 )
 from pellucid.metrics.protocols import PROTOCOLS, Protocol, evaluate_pair, find, prepare, psnr, ssim
-from pellucid.metrics.tables import markdown_table
+from pellucid.metrics.tables import markdown_table, markdown_tables
 
 __all__ = [
     "PROTOCOLS",
@@ -23,6 +23,7 @@ __all__ = [
     "hue",
     "hue_distance",
     "markdown_table",
+    "markdown_tables",
     "prepare",
     "psnr",
     "ssim",

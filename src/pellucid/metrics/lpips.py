@@ -1,7 +1,8 @@
 """LPIPS (Zhang et al. 2018, version 0.1) on weights of VGG16 or SqueezeNet 1.1 that the user gives.
 
-torchmetrics has the measure, and its trained linear layers, but builds the networks through torchvision. They are written
-out here with torchvision's keys, so that the published files load as they are. Without weights there is no LPIPS.
+torchmetrics has the measure and its trained linear layers, but builds the networks through torchvision. They are
+written out here with torchvision's keys, so that the published files load as they are. Without weights there is no
+LPIPS.
 """
 
 from collections.abc import Mapping
@@ -34,9 +35,9 @@ class LPIPS(nn.Module):
         DependencyError: torchmetrics, which holds the linear layers, is not installed.
     """
 
-    def __init__(self, net: Net, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, net: str, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        if net not in _TAPS:
+        if net != "vgg" and net != "squeeze":
             raise ConfigError(f"LPIPS network {net!r} is not known", f"use one of {', '.join(_TAPS)}")
         self.taps = _TAPS[net]
         self.features = _vgg16() if net == "vgg" else _squeezenet()

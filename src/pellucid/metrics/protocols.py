@@ -1,7 +1,7 @@
 """PSNR and SSIM under named protocols: the same picture scores differently under each, so a number needs its name.
 
-The arithmetic is torchmetrics'. Its SSIM follows scikit-image's definition here (see `ssim`), in float64: the
-variances are small differences of large means, and float32 would lose them in smooth pictures.
+PSNR is torchmetrics'. SSIM follows scikit-image's definition (see `ssim`), in float64: the variances are small
+differences of large means, and float32 would lose them in smooth pictures.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, DependencyError, InputError
 
@@ -162,10 +163,9 @@ def ssim(first: Tensor, second: Tensor, *, window: Literal["uniform", "gaussian"
     """Structural similarity of two pictures ``(C, H, W)`` in [0, 1], mean over channels.
 
     ``"uniform"`` is scikit-image's definition: a 7x7 window, sample variances (divided by N - 1), K1 = 0.01, K2 = 0.03,
-    the border of 3 px left out. torchmetrics divides by N instead. SSIM's second factor
-    ``(2 s cov + C2) / (s (var + var) + C2)`` with ``s = N / (N - 1)`` equals the same without ``s`` and with
-    ``C2 / s``, so a smaller K2 gives scikit-image's value exactly. ``"gaussian"`` is torchmetrics' own: 11x11 with a
-    standard deviation of 1.5.
+    the border of 3 px left out. Written out because torchmetrics divides by N, and because a sum over a window is ten
+    times faster than its convolution, in the float64 that small differences of large means need. ``"gaussian"`` is
+    torchmetrics' own: 11x11 with a standard deviation of 1.5, in float32, good for four decimals.
 
     Raises:
         InputError: a side is shorter than the window.
@@ -173,22 +173,23 @@ def ssim(first: Tensor, second: Tensor, *, window: Literal["uniform", "gaussian"
     size = _WINDOW if window == "uniform" else _GAUSSIAN
     if min(first.shape[-2:]) < size:
         raise InputError(f"SSIM needs sides of at least {size} px, found {first.shape[-1]}x{first.shape[-2]}")
-    measure = _torchmetrics().structural_similarity_index_measure
     if window == "gaussian":
-        return float(measure(first.double()[None], second.double()[None], data_range=1.0))
-    count, border = _WINDOW**2, _WINDOW // 2
-    _, similarity = measure(
-        first.double()[None],
-        second.double()[None],
-        gaussian_kernel=False,
-        kernel_size=_WINDOW,
-        data_range=1.0,
-        k1=0.01,
-        k2=0.03 * ((count - 1) / count) ** 0.5,
-        return_full_image=True,
-    )
-    # torchmetrics' own mean takes in the border, where the window hangs over the mirrored edge.
-    return float(similarity[..., border:-border, border:-border].mean())
+        measure = _torchmetrics().structural_similarity_index_measure
+        return float(measure(first.float()[None], second.float()[None], data_range=1.0))
+    x, y = first.double(), second.double()
+    sample = _WINDOW**2 / (_WINDOW**2 - 1)
+    x_mean, y_mean, xx, yy, xy = _window_means(torch.stack([x, y, x * x, y * y, x * y]))
+    variances = sample * (xx - x_mean.square() + yy - y_mean.square())
+    covariance = sample * (xy - x_mean * y_mean)
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * x_mean * y_mean + c1) * (2 * covariance + c2)
+    similarity /= (x_mean.square() + y_mean.square() + c1) * (variances + c2)
+    return float(similarity.mean())
+
+
+def _window_means(planes: Tensor) -> Tensor:
+    """``(5, C, H, W) -> (5, C, H - 6, W - 6)``: means of the windows that lie inside."""
+    return F.avg_pool2d(F.avg_pool2d(planes, (_WINDOW, 1), 1), (1, _WINDOW), 1)
 
 
 def _torchmetrics() -> ModuleType:

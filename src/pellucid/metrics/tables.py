@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DECIMALS = {"PSNR": 2}  # of figures; three for all others
+_DECIMALS = {"PSNR": 2, "ab PSNR": 2, "CF": 1, "chroma": 1, "spread": 1, "bleeding": 1}  # three for all others
+_LABELS = {"system", "set", "protocol", "pictures"}  # say what was measured, not how much
+
+
+def markdown_tables(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as Markdown tables: a row that has no figure in common with those above begins another one."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in rows:
+        if not groups or not {key for above in groups[-1] for key in above} & (set(row) - _LABELS):
+            groups.append([])
+        groups[-1].append(row)
+    return "\n\n".join(markdown_table(group) for group in groups)
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
