@@ -46,7 +46,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Measure weights on a set; doing nothing is always measured beside them."""
-    from pellucid.metrics.tables import markdown_table
+    from pellucid.metrics.tables import markdown_tables
     from pellucid.registry import find, resolve
 
     start_logging(quiet, verbose)
@@ -66,7 +66,7 @@ def evaluate(
         rows = room.blend_statistics(set_dir, blends)
     else:
         rows = room.evaluate(set_dir, weights=model, device=device, **given)
-    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else markdown_table(rows))
+    typer.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else markdown_tables(rows))
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -118,8 +118,9 @@ def evaluate(
 
     Returns:
         Rows of a table for each set: the two baselines, true a, b through 64x64, the weights with the true texts, with
-        the texts of other pictures and without text, then the paper's. ``PSNR`` and ``ab PSNR`` in dB; means over
-        pictures. With ``obedience`` a row of its figures follows for each set of objects.
+        the texts of other pictures and without text; the same as means over several sets; then the paper's. ``PSNR``
+        and ``ab PSNR`` in dB, 100 for each of the ``equal`` pictures that are the truth itself; means over pictures.
+        With ``obedience`` a row of its figures follows for each set of objects.
 
     Raises:
         ConfigError: the protocol is not known.
@@ -133,7 +134,10 @@ def evaluate(
     sets = read_sets(set_dir, rule)
     pipe = ColorizationPipeline.from_pretrained(weights, device=device)
     predict, name = predictor(pipe), f"ours ({pipe.weights})"
-    rows = [row for examples in sets for row in measure(predict, examples, rule, name, seeds, distance)]
+    measured = [measure(predict, examples, rule, name, seeds, distance) for examples in sets]
+    rows = [row for of_set in measured for row in of_set]
+    if len(sets) > 1:
+        rows += [_mean_over_sets(list(of_system)) for of_system in zip(*measured, strict=True)]
     rows += [
         {"system": f"{peer}, paper's Table 1", "set": "not named", "protocol": "not named"}
         | {"PSNR": psnr, "SSIM": similarity, "LPIPS vgg": vgg, "LPIPS sqz": squeeze}
@@ -179,8 +183,8 @@ def measure(
             _say_worst(examples, figures["PSNR"])
         row = {"system": system, "set": examples.name, "protocol": rule.name, "pictures": len(examples)}
         rows.append(row | {key: fmean(values) for key, values in figures.items() if key != "equal"})
-        if equal := int(sum(figures["equal"])):
-            rows[-1]["equal"] = equal
+        rows[-1]["equal"] = equal = int(sum(figures["equal"]))
+        if equal:
             log.info("%s: %d pictures equal the truth and count as %g dB", system, equal, CAP)
         rows[-1] |= {column: NO_LPIPS for column in LPIPS_COLUMNS.values() if column not in figures}
     return rows
@@ -210,6 +214,12 @@ def _figures(examples: Examples, rule: Protocol, colours: Colours, lpips: Lpips)
             for key, value in figures.items():
                 found.setdefault(key, []).append(value)
     return found
+
+
+def _mean_over_sets(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    first = rows[0]
+    figures = {key: fmean(row[key] for row in rows) for key, value in first.items() if isinstance(value, float)}
+    return {**first, "set": "mean of the sets", "pictures": sum(row["pictures"] for row in rows), **figures}
 
 
 def shuffled(texts: Sequence[str], seed: int) -> list[str]:
@@ -294,6 +304,7 @@ def _examples(name: str, items: Sequence[Captioned], rule: Protocol) -> Examples
 def predictor(pipe: ColorizationPipeline) -> Predict:
     """The network of a pipeline as a function of L ``(B, 1, S, S)`` and B texts."""
 
+    @torch.no_grad()
     def predict(L: Tensor, texts: list[str]) -> Tensor:
         vectors = torch.stack([pipe.encode(text).vector for text in texts])
         return pipe.predict(L, vectors)
@@ -330,8 +341,7 @@ def _sized(ab: Tensor, L: Tensor) -> Tensor:
 
 def _through(ab: Tensor, side: int) -> Tensor:
     """What a network with so few pixels of colour could reach at best."""
-    small = F.interpolate(ab, (side, side), mode="bilinear", antialias=True)
-    return F.interpolate(small, ab.shape[-2:], mode="bilinear")
+    return F.interpolate(F.interpolate(ab, (side, side), mode="area"), ab.shape[-2:], mode="bilinear")
 
 
 def _say_worst(examples: Examples, values: list[float]) -> None:

@@ -20,6 +20,7 @@ Predict = Callable[[Tensor, list[str]], Tensor]
 
 MIN_CHROMA = 12.0  # a mean colour paler than this shows no hue
 GREY_CHROMA = 8.0  # a pixel of the true picture below this counts as grey: sheets and walls under warm light reach 6
+_RIM = 32  # the rim around an object is this part of the picture's side
 
 
 def prompt(colour: str, noun: str) -> str:
@@ -53,8 +54,9 @@ def obedience(
     Args:
         predict: takes L ``(B, 1, S, S)`` in [0, 100] and B sentences, gives a*, b* ``(B, 2, S, S)`` in Lab units.
         Ls: ``(N, 1, S, S)`` in [0, 100].
-        object_masks: ``(N, 1, S, S)`` in [0, 1], the object above 0.5. Bleeding is read outside; without masks outside
-            the boxes, which on a garment that is grey itself counts the rest of the garment as bleeding.
+        object_masks: ``(N, 1, S, S)`` in [0, 1], the object above 0.5. Bleeding is read outside, a rim of S / 32 left
+            out, because masks are least sure there. Without masks it is read outside the boxes, which on a garment that
+            is grey itself counts the rest of the garment as bleeding.
         nouns: N names of the objects; ``""`` leaves the bare colour.
         colours: words of the vocabulary with a hue.
         truth: the true a*, b* ``(N, 2, S, S)``; bleeding and the opposite colour need it.
@@ -65,9 +67,10 @@ def obedience(
     Returns:
         ``accuracy`` over pictures and colours, ``accuracy_<colour>``, ``chroma`` (mean chroma of the means in the
         boxes), ``spread`` (mean distance of the results of one picture from their average, over all pixels),
-        ``pictures``; with ``truth`` also ``bleeding`` (mean chroma outside the object where the true picture is grey;
-        left out when no pixel is), ``opposite`` (accuracy of the colour whose hue is farthest from the picture's own,
-        among pictures whose own chroma is at least ``min_chroma``) and ``opposite_pictures``.
+        ``pictures``. With ``truth`` also ``bleeding`` (mean chroma outside the object where the true picture is grey)
+        and ``bleeding_of_truth`` (the true picture's own there), both left out when no pixel is; and ``opposite``
+        (accuracy of the colour whose hue is farthest from the picture's own, among the ``opposite_pictures`` whose own
+        chroma is at least ``min_chroma``), left out when there is none.
 
     Raises:
         InputError: the counts or sizes do not fit.
@@ -76,7 +79,8 @@ def obedience(
     _check(Ls, object_masks, nouns, truth, boxes)
     boxes = central_ninth(count, side) if boxes is None else boxes
     inside = box_masks(boxes, side)  # (N, 1, S, S)
-    outside = _outside(inside if object_masks is None else object_masks.cpu() > 0.5, truth)
+    objects = inside if object_masks is None else _widened(object_masks.cpu() > 0.5)
+    outside = _outside(objects, truth)
     angles = torch.tensor([hue_angle(colour) for colour in colours])
     means = torch.zeros(count, len(colours), 2)
     spreads, bled, bled_pixels = torch.zeros(count), 0.0, 0.0
@@ -102,9 +106,10 @@ def obedience(
     figures = {"accuracy": float(obeyed.mean())}
     figures |= {f"accuracy_{colour}": float(obeyed[:, place].mean()) for place, colour in enumerate(colours)}
     figures |= {"chroma": float(chroma(means).mean()), "spread": float(spreads.mean()), "pictures": float(count)}
-    if bled_pixels:
-        figures["bleeding"] = bled / bled_pixels
-    if truth is not None:
+    if truth is not None and outside is not None:
+        if bled_pixels:
+            figures["bleeding"] = bled / bled_pixels
+            figures["bleeding_of_truth"] = float(chroma(truth.cpu().float(), dim=1)[outside[:, 0]].mean())
         figures |= _opposite(obeyed, truth.cpu().float(), inside, angles, min_chroma)
     return figures
 
@@ -125,6 +130,11 @@ def _outside(objects: Tensor, truth: Tensor | None) -> Tensor | None:
         return None
     grey = chroma(truth.cpu().float(), dim=1)[:, None] < GREY_CHROMA  # (N, 1, S, S)
     return grey & ~objects
+
+
+def _widened(objects: Tensor) -> Tensor:
+    rim = objects.shape[-1] // _RIM
+    return F.max_pool2d(objects.float(), 2 * rim + 1, 1, rim) > 0.5
 
 
 def contact_sheet(
