@@ -329,7 +329,9 @@ def _one(pipe: Any, job: "Job", settings: Settings) -> None:
     beside = [] if job.target is None else _beside(job, settings)
     again = check_others(beside, output)
     rows: list[dict[str, Any]] = []
-    for number, stack in enumerate(_colored(pipe, picture, settings.text_for(job), settings), 1):
+    stacks = _colored(pipe, picture, settings.text_for(job), settings)
+    del picture  # a large one is not kept while the only result is written
+    for number, stack in enumerate(stacks, 1):
         last = number == settings.variants
         if output.strip:
             stack = stripped(stack)
@@ -357,9 +359,8 @@ def _colored(pipe: Any, picture: "LayerStack", text: str, settings: Settings) ->
         "keep": settings.keep,
     }
     if settings.variants == 1:
-        yield pipe(picture, text, seed=settings.seed, **options)
-    else:
-        yield from pipe.variants(picture, text, settings.variants, settings.seed or 0, **options)
+        return iter([pipe(picture, text, seed=settings.seed, **options)])
+    return iter(pipe.variants(picture, text, settings.variants, settings.seed or 0, **options))
 
 
 def _tell_unknown(pipe: Any, job: "Job", settings: Settings) -> None:
