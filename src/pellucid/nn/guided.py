@@ -27,11 +27,11 @@ def guided_coefficients(guide: Tensor, signal: Tensor, radius: int = 4, eps: flo
         A and B side by side ``(B, 2C, h, w)``.
     """
     guide, signal = guide.float(), signal.float()
-    mean_g, mean_s = _box(guide, radius), _box(signal, radius)
-    covariance = _box(guide * signal, radius) - mean_g * mean_s
-    variance = _box(guide * guide, radius) - mean_g * mean_g
+    mean_g, mean_s = box_mean(guide, radius), box_mean(signal, radius)
+    covariance = box_mean(guide * signal, radius) - mean_g * mean_s
+    variance = box_mean(guide * guide, radius) - mean_g * mean_g
     slope = covariance / (variance + eps)
-    return _box(torch.cat([slope, mean_s - slope * mean_g], dim=1), radius)
+    return box_mean(torch.cat([slope, mean_s - slope * mean_g], dim=1), radius)
 
 
 def apply_coefficients(guide: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
@@ -69,10 +69,11 @@ def enlarge_strips(small: Tensor, size: tuple[int, int] | torch.Size) -> Iterato
         below = at.floor().long()
         above = (below + 1).clamp(max=h - 1)
         share = (at - below)[:, None].to(small.dtype)
-        yield slice(top, bottom), torch.lerp(columns[..., below, :], columns[..., above, :], share)
+        yield slice(top, bottom), torch.lerp(columns.index_select(-2, below), columns.index_select(-2, above), share)
 
 
-def _box(x: Tensor, radius: int) -> Tensor:
+def box_mean(x: Tensor, radius: int) -> Tensor:
+    """Mean over windows of ``2 radius + 1`` pixels: ``(B, C, H, W)``, the same shape."""
     # Averages only pixels that exist, so the border needs no invented ones.
     # First down, then across: 2 (2 radius + 1) sums per pixel in place of the window's square.
     size = 2 * radius + 1

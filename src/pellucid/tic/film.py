@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.nn.guided import box_mean
+
 log = logging.getLogger(__name__)
 
 SHARE = 0.6  # of the past where lightness agrees exactly
@@ -16,7 +18,7 @@ TOLERANCE = 0.05  # of L / 100, in which the trust in the past falls by a factor
 CUT = 0.4  # distance of two histograms of L, 0..1, from which on the frames show different scenes
 _BINS = 32
 _LEVELS = ((64, 3), (128, 1))  # side in pixels, and how far a block is looked for at that side
-_BLOCK = 7  # side of a block in pixels
+_BLOCK = 3  # pixels around a pixel that are compared with it
 _PENALTY = 2e-3  # of L / 100, per pixel of motion: where blocks are flat, nothing moves
 
 
@@ -81,11 +83,11 @@ def motion(before: Tensor, after: Tensor) -> Tensor:
         steps.sort(key=lambda step: abs(step[0]) + abs(step[1]))  # of equals, argmin takes the shortest
         shifted = [padded[..., radius + dy :, radius + dx :][..., :side, :side] for dy, dx in steps]
         difference = (torch.cat(shifted, dim=1) - other).abs()  # (1, shifts, side, side)
-        cost = F.avg_pool2d(difference, _BLOCK, 1, _BLOCK // 2, count_include_pad=False)
+        cost = box_mean(difference, _BLOCK)
         table = torch.tensor([(dx, dy) for dy, dx in steps], dtype=before.dtype, device=before.device)  # (shifts, 2)
         best = (cost + _PENALTY * table.abs().sum(1)[:, None, None]).argmin(dim=1)  # (1, side, side)
         found = table[best].movedim(-1, 1) / side  # (1, 2, side, side)
-        flow = F.avg_pool2d(flow + found, 3, 1, 1, count_include_pad=False)
+        flow = box_mean(flow + found, 1)
     return flow
 
 

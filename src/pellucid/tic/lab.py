@@ -19,13 +19,12 @@ STRIP = 1 << 19  # pixels converted at a time: a dozen planes of temporaries are
 STEPS = 12  # of the bisection: chroma is found to within 1/4096 of itself
 EDGE = 1e-5  # by which linear RGB may miss [0, 1]: rounding of float32, far below half an 8-bit level
 
-# As kornia and scikit-image have them: Y of linear Rec. 709, the white of D65, XYZ to linear RGB, the root's beginning.
+# As kornia and scikit-image have them: Y of linear Rec. 709, XYZ under D65 to linear RGB, where the root begins.
 _Y = (0.212671, 0.715160, 0.072169)
-_WHITE = (0.95047, 1.0, 1.08883)
-_FROM_XYZ = (
-    (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
-    (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
-    (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
+_FROM_XYZ = (  # with the white multiplied in: X, Y and Z are shares of it
+    (3.2404813432005266 * 0.95047, -1.5371515162713185, -0.4985363261688878 * 1.08883),
+    (-0.9692549499965682 * 0.95047, 1.8759900014898907, 0.0415559265582928 * 1.08883),
+    (0.0556466391351772 * 0.95047, -0.2040413383665112, 1.0573110696453443 * 1.08883),
 )
 _CUBE_ABOVE = 0.2068966
 
@@ -75,37 +74,44 @@ def to_gamut(L: Tensor, ab: Tensor, how: Gamut = "chroma") -> Tensor:
 
 def linear_rgb(lab: Tensor) -> Tensor:
     """Linear RGB ``(..., 3, H, W)`` of Lab, below 0 or above 1 where sRGB does not reach."""
-    # Written out: a matrix product rounds a pixel differently with its place among others, and a pixel outside a region
-    # must come out the same whatever happens elsewhere.
     fy = (lab[..., 0:1, :, :] + 16.0) / 116.0
-    curves = (fy + lab[..., 1:2, :, :] / 500.0, fy, fy - lab[..., 2:3, :, :] / 200.0)
-    x, y, z = (_cube(f) * white for f, white in zip(curves, _WHITE, strict=True))
-    return torch.cat([x * p + y * q + z * r for p, q, r in _FROM_XYZ], dim=-3)
+    return torch.cat(_linear(fy, lab[..., 1:2, :, :] / 500.0, lab[..., 2:3, :, :] / -200.0, _cube(fy)), dim=-3)
+
+
+def _linear(fy: Tensor, dx: Tensor, dz: Tensor, y: Tensor) -> list[Tensor]:
+    # Products written out: a matrix product rounds a pixel differently with its place among others, and a pixel outside
+    # a region must come out the same whatever happens elsewhere.
+    x, z = _cube(fy + dx), _cube(fy + dz)
+    return [(x * p).add_(y * q).add_(z * r) for p, q, r in _FROM_XYZ]
 
 
 def _within_gamut(L: Tensor, ab: Tensor) -> Tensor:
-    lab = torch.cat([L, ab], dim=-3)
-    linear = linear_rgb(lab)
-    outside = _outside(linear)  # (..., H, W)
+    linear = linear_rgb(torch.cat([L, ab], dim=-3))
+    low, high = linear.aminmax(dim=-3)
+    outside = (low < -EDGE) | (high > 1.0 + EDGE)  # (..., H, W)
     if bool(outside.any()):
         # Only the pixels outside, as one line of them: most colours of most pictures are inside.
-        line = lab.movedim(-3, 0)[:, outside][:, None]  # (3, 1, n)
-        k = torch.zeros_like(line[:1])
-        for step in range(1, STEPS + 1):
-            tried = k + 0.5**step
-            fits = ~_outside(linear_rgb(torch.cat([line[:1], line[1:] * tried])))
-            k = torch.where(fits, tried, k)
-        linear.movedim(-3, 0)[:, outside] = linear_rgb(torch.cat([line[:1], line[1:] * k]))[:, 0]
+        a, b = (plane[outside] for plane in ab.unbind(-3))
+        linear.movedim(-3, 0)[:, outside] = torch.stack(_with_largest_chroma(L.squeeze(-3)[outside], a, b))
     return kc.linear_rgb_to_rgb(linear.clamp_(0.0, 1.0)).clamp_(0.0, 1.0)
+
+
+def _with_largest_chroma(L: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
+    """Linear R, G and B of (L, k a, k b) with the largest k inside sRGB, for ``(n,)`` of each."""
+    fy = (L + 16.0) / 116.0
+    dx, dz, y = a / 500.0, b / -200.0, _cube(fy)
+    k = torch.zeros_like(L)
+    for step in range(1, STEPS + 1):
+        tried = k + 0.5**step
+        red, green, blue = _linear(fy, dx * tried, dz * tried, y)
+        low = torch.minimum(torch.minimum(red, green), blue)
+        high = torch.maximum(torch.maximum(red, green), blue)
+        k = torch.where((low >= -EDGE) & (high <= 1.0 + EDGE), tried, k)
+    return _linear(fy, dx * k, dz * k, y)
 
 
 def _clipped(L: Tensor, ab: Tensor) -> Tensor:
     return kc.lab_to_rgb(torch.cat([L, ab], dim=-3), clip=True)
-
-
-def _outside(linear: Tensor) -> Tensor:
-    low, high = linear.aminmax(dim=-3)
-    return (low < -EDGE) | (high > 1.0 + EDGE)
 
 
 def _lightness(rgb: Tensor) -> Tensor:
