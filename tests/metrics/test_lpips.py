@@ -10,7 +10,11 @@ from pellucid.metrics import lpips
 
 def network(net: str) -> torch.nn.Sequential:
     torch.manual_seed(0)
-    return lpips._vgg16() if net == "vgg" else lpips._squeezenet()
+    features = lpips._vgg16() if net == "vgg" else lpips._squeezenet()
+    for parameter in features.parameters():
+        if parameter.ndim == 4:
+            torch.nn.init.kaiming_normal_(parameter)  # keeps the deep features as large as the shallow ones
+    return features
 
 
 @pytest.mark.parametrize("net", ["vgg", "squeeze"])

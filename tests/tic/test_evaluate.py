@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import lab2rgb
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError, WeightsError
@@ -111,6 +112,16 @@ def test_the_grey_baseline_by_hand() -> None:
     gaps = np.array([200, 60, 60]) - level
     assert row["PSNR"] == pytest.approx(-10 * np.log10(np.mean((gaps / 255) ** 2)), abs=1e-3)
     assert row["ab PSNR"] == pytest.approx(-10 * np.log10(float(a**2 + b**2) / 2 / 220**2), abs=1e-3)
+
+
+def test_colours_outside_srgb_are_clipped_as_in_the_papers_field() -> None:
+    examples = painted(1)
+    far = torch.tensor([90.0, 90.0])[:, None, None].expand(2, 32, 32)
+    row = measure(lambda L, texts: far[None], examples, SMALL, seeds=())[3]
+    L = float(examples.lab()[0, 0, 0, 0])
+    clipped = lab2rgb(np.array([[[L, 90.0, 90.0]]]))[0, 0]
+    gaps = np.array([200, 60, 60]) / 255 - np.round(clipped * 255) / 255
+    assert row["PSNR"] == pytest.approx(-10 * np.log10(np.mean(gaps**2)), abs=1e-3)
 
 
 def test_shuffling_gives_everyone_the_text_of_another() -> None:
