@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 LONGEST = 1024  # longer side at which masks are feathered, in pixels
 FEATHER = 0.006  # radius of the guided filter as a share of the longer side
 EPS = 1e-3  # variance of L / 100 below which the mask is only blurred
-_SNAP = 1 / 256  # weights this close to 0 or 1 are 0 or 1
 
 _NUMBER = r"\s*([+-]?\d+(?:\.\d*)?)\s*(%?)\s*"
 _BOX = re.compile(",".join([_NUMBER] * 4))
@@ -158,8 +157,7 @@ def feathered(region: Region, L: Tensor) -> Tensor:
 def weight(coefficients: Tensor, L: Tensor) -> Tensor:
     """Weight of a region ``(1, 1, H, W)`` in [0, 1] from enlarged coefficients ``(1, 2, H, W)`` and L in 0..100."""
     slope, offset = coefficients.chunk(2, dim=1)
-    raw = slope * (L / 100.0) + offset
-    return ((raw - _SNAP) / (1.0 - 2.0 * _SNAP)).clamp_(0.0, 1.0)
+    return (slope * (L / 100.0) + offset).clamp_(0.0, 1.0)
 
 
 def reach(size: tuple[int, int]) -> int:
