@@ -104,11 +104,12 @@ def peak() -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """A command that has ended: wall seconds, largest resident set in bytes, what it wrote to stdout."""
+    """A command that has ended: wall seconds, largest resident set in bytes, what it wrote to stdout, CPU-seconds."""
 
     seconds: float
     peak: int
     output: str
+    cpu: float
 
 
 def command(arguments: Sequence[str]) -> Run:
@@ -128,7 +129,8 @@ def command(arguments: Sequence[str]) -> Run:
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}:\n{errors.read()[-2000:]}")
-        return Run(seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), out.read())
+        largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Run(seconds, largest, out.read(), usage.ru_utime + usage.ru_stime)
 
 
 def weights(folder: Path) -> tuple[list[str], str]:
