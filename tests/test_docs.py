@@ -7,6 +7,7 @@ uses. Lines that train, serve, fetch or hold a placeholder in CAPITALS are check
 import ast
 import dataclasses
 import importlib
+import json
 import logging
 import os
 import re
@@ -31,7 +32,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *(room / "README.md" for room in ROOMS),
 ]
-WEIGHTS = PACKAGE / "weights" / "multistep_sirr" / "small"
+WEIGHTS = {"reflection-removal": "multistep_sirr", "colorization": "tic"}  # whose bundled "small" a page may name
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2,}(?![a-z0-9])")
@@ -69,7 +70,7 @@ def command_lines() -> list[pytest.param]:
 def is_run(line: str) -> bool:
     words = shlex.split(line)
     checked = words[0] != "pellucid" and "|" not in words and "<" not in words
-    checked = checked or words[1] in ("train", "serve") or words[1:3] == ["models", "pull"]
+    checked = checked or words[1] in ("train", "serve") or words[1:3] in (["models", "pull"], ["models", "vectors"])
     return not checked and not any(PLACEHOLDER.search(word) for word in words)
 
 
@@ -128,6 +129,17 @@ def make_pairs(folder: Path) -> None:
         make(folder / name / "one.png", seed=len(name))
 
 
+def make_captioned(root: Path) -> None:
+    """A captioned folder: a garment and a photograph, both held out."""
+    rows = []
+    for seed, (name, text) in enumerate({"clothing/one.png": "a red dress", "kodak/two.png": "a blue house"}.items()):
+        make(root / name, seed)
+        label = "dress" if seed == 0 else "photo"
+        rows.append({"file": name, "caption": text, "label": label, "source_path": f"validation/{name}"})
+    table = "".join(json.dumps(row) + "\n" for row in rows)
+    (root / "metadata.jsonl").write_text(table, encoding="utf-8")
+
+
 def parsed(words: list[str]) -> tuple[list[str], dict]:
     """The verb, with the one below it, and the values of its options and arguments."""
     verb, rest = [words[0]], words[1:]
@@ -146,14 +158,24 @@ def make_what_is_named(words: list[str]) -> None:
         for seed, name in enumerate(given if isinstance(given, list | tuple) else [given]):
             if str(name) != "-":
                 make(Path(name), seed)
-    if values.get("set_dir"):
+    task = values.get("task") or {"colorize": "colorization"}.get(words[0], "reflection-removal")
+    if values.get("set_dir") and task == "colorization":
+        folder = Path(values["set_dir"])
+        make_captioned(folder if folder.name == "colorize" else folder.parent)
+    elif values.get("set_dir"):
         make_pairs(Path(values["set_dir"]))
+    for where in values.get("region") or []:
+        if "." in (name := where.split("\0")[0]) and "," not in name:
+            make(Path(name))
+    if values.get("captions"):
+        Path(values["captions"]).write_text("file,text\none.jpg,a red dress\n", encoding="utf-8")
     if "." in str(values.get("depth", "")):
         make(Path(values["depth"]))
     model = values.get("model")
     if model and "/" in model and not Path(model).exists():
         Path(model).parent.mkdir(parents=True, exist_ok=True)
-        Path(model).symlink_to(WEIGHTS, target_is_directory=True)
+        weights = PACKAGE / "weights" / WEIGHTS[task] / "small"
+        Path(model).symlink_to(weights, target_is_directory=True)
 
 
 def call(words: list[str]) -> int:
@@ -171,7 +193,9 @@ def check_without_running(words: list[str]) -> None:
 
     _, values = parsed(words)
     recipe = open_recipe(values["recipe"], list(values["set_"] or []))
-    if all(photos.root == "synthetic" for photos in recipe.data.photos) and not recipe.data.pairs:
+    data = recipe.data
+    sets = [*getattr(data, "photos", []), *getattr(data, "pairs", []), *getattr(data, "sets", [])]
+    if all(getattr(each, "root", None) == "synthetic" for each in sets):
         assert call([*words, *([] if "--dry-run" in words else ["--dry-run"])]) == 0
 
 
@@ -308,18 +332,29 @@ def test_the_table_of_train_keys_is_that_of_the_code():
         assert rows[name] == str(default) or float(rows[name]) == default, name
 
 
-def test_the_table_of_room_options_is_that_of_the_code():
-    from pellucid.multistep_sirr.train import Recipe
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_the_table_of_room_options_is_that_of_the_code(room):
+    from pellucid.train import Recipe
 
-    rows = table_with(PACKAGE / "multistep_sirr" / "README.md", "key")
-    sections = {name: field.annotation for name, field in Recipe.model_fields.items()}
-    real = [
-        f"{name}.{key}" for name in ("model", "data", "blend", "loss", "depth") for key in sections[name].model_fields
-    ]
-    assert [row[0].strip("`") for row in rows] == real
+    own = importlib.import_module(f"pellucid.{room.name}.train").Recipe
+    real = []
+    for name, field in own.model_fields.items():
+        if name not in Recipe.model_fields:
+            keys = getattr(field.annotation, "model_fields", None)
+            real += [name] if keys is None else [f"{name}.{key}" for key in keys]
+    assert [row[0].strip("`") for row in table_with(room / "README.md", "key")] == real
 
 
-def test_the_room_lists_its_models_layouts_and_protocols():
+def test_the_colour_room_lists_its_layouts_protocols_and_figures():
+    from pellucid.tic.data import LAYOUTS
+    from pellucid.tic.evaluate import PROTOCOLS
+
+    page = PACKAGE / "tic" / "README.md"
+    for head, real in (("layout", LAYOUTS), ("protocol", PROTOCOLS)):
+        assert [row[0].strip("`") for row in table_with(page, head)] == list(real)
+
+
+def test_the_reflection_room_lists_its_models_layouts_and_protocols():
     from pellucid.metrics import PROTOCOLS
     from pellucid.multistep_sirr.blending import MODELS
     from pellucid.multistep_sirr.data import LAYOUTS
