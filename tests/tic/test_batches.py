@@ -153,21 +153,6 @@ def test_texts_without_their_colours(text: str, left: str) -> None:
     assert batches.without_colours(text) == left
 
 
-def test_the_mask_of_a_garment_on_a_sheet() -> None:
-    sheet = torch.full((3, 60, 45), 0.85) + 0.02 * torch.randn(3, 60, 45, generator=Generator().manual_seed(0))
-    sheet[:, 15:45, 12:33] = torch.tensor([0.2, 0.3, 0.6])[:, None, None]
-    mask = batches.object_mask(sheet.clamp(0, 1))
-    assert mask.shape == (1, 60, 45)
-    assert float(mask[0, 20:40, 16:29].mean()) > 0.9
-    assert float(torch.cat([mask[0, :8].flatten(), mask[0, -8:].flatten()]).mean()) < 0.1
-
-
-def test_a_white_shirt_on_a_white_sheet_is_in_the_middle() -> None:
-    mask = batches.object_mask(torch.full((3, 40, 40), 0.9))
-    assert float(mask[0, 18:22, 18:22].mean()) > 0.9
-    assert float(mask[0, :3].mean()) < 0.1
-
-
 def test_a_bank_of_files(tmp_path: Path) -> None:
     rows = []
     for number, label in enumerate(("dress", "photo")):

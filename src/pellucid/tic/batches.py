@@ -26,6 +26,7 @@ from pellucid.tic.clip_text import ClipTextEncoder
 from pellucid.tic.data import Captioned
 from pellucid.tic.lab import lab_to_rgb, rgb_to_lab
 from pellucid.tic.obedience import prompt
+from pellucid.tic.object_mask import object_mask
 from pellucid.tic.text import TextEncoder, colour_words, tokenise
 from pellucid.tic.vocabulary import COLOURS, SIX, canonical
 
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 Objects = Literal["auto", "alpha", "border", "none"]
 Recolour = Callable[[Tensor, Tensor, list[str], list[str], Generator], tuple[Tensor, list[str], Tensor]]
 
-_MASK_SIDE = 96  # object masks are found at this size and enlarged: they are soft anyway
 _PLAIN_SHARE = 0.5  # of flat grounds that are exactly neutral
 
 
@@ -46,11 +46,13 @@ class Batch:
         lab: ``(B, 3, S, S)``, L in [0, 100], a and b in Lab units.
         vectors: text vectors ``(B, D)``; zeros where the text was dropped.
         texts: the texts; empty where dropped.
+        named: ``(B, 1, S, S)`` in [0, 1], the objects whose colour was changed to what the text says.
     """
 
     lab: Tensor
     vectors: Tensor
     texts: tuple[str, ...]
+    named: Tensor
 
 
 @dataclass(frozen=True)
@@ -190,15 +192,17 @@ class CaptionedBatches:
         lab = rgb_to_lab(pixels[:, :3])
         fate = torch.rand(self.batch, generator=generator)
         dropped, plain = fate < self.dropout, (fate >= self.dropout) & (fate < self.dropout + self.plain)
+        named = torch.zeros_like(lab[:, :1])
         if self.recolour is not None:
             natural = (dropped | plain).to(lab.device)[:, None, None, None]
-            changed, texts, _ = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
+            changed, texts, turned = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
             lab = torch.where(natural, lab, changed)
+            named = pixels[:, 3:] * (turned.to(lab.device)[:, None, None, None] & ~natural)
         texts = [
             "" if gone else without_colours(text) if bare else text
             for text, gone, bare in zip(texts, dropped.tolist(), plain.tolist(), strict=True)
         ]
-        return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
+        return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts), named)
 
     def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[str]]:
         """Pixels ``(B, 4, S, S)`` in [0, 1], and a text and a noun for each."""
@@ -243,38 +247,6 @@ class CaptionedBatches:
         if missing:
             self._vectors |= dict(zip(missing, self.encoder.encode_all(missing), strict=True))
         return torch.stack([self._vectors[text] for text in texts])
-
-
-def object_mask(rgb: Tensor) -> Tensor:
-    """Guess where the one object of a photograph is: what differs from the border, more so towards the middle.
-
-    Args:
-        rgb: ``(3, H, W)`` in [0, 1].
-
-    Returns:
-        ``(1, H, W)`` in [0, 1], soft.
-    """
-    small = F.interpolate(rgb[None], (_MASK_SIDE, _MASK_SIDE), mode="bilinear", antialias=True)
-    lab = rgb_to_lab(small.clamp(0, 1))[0]  # (3, m, m)
-    rim = _MASK_SIDE // 12
-    inner = torch.zeros(_MASK_SIDE, _MASK_SIDE, dtype=torch.bool)
-    inner[rim:-rim, rim:-rim] = True
-    border = lab[:, ~inner]  # (3, n)
-    usual = border.median(dim=1).values[:, None, None]
-    # Shadows and folds of a sheet change L more than a and b.
-    scaled = torch.tensor([0.7, 1.0, 1.0])[:, None, None]
-    distance = ((lab - usual) * scaled).norm(dim=0)
-    usual_spread = float(((border - usual[..., 0]) * scaled[..., 0]).norm(dim=0).median())
-    limit = min(max(9.0, 1.8 * usual_spread), 30.0)
-    axis = (torch.arange(_MASK_SIDE) + 0.5) / _MASK_SIDE * 2 - 1
-    radius = (axis[:, None].square() + axis[None].square()).sqrt()
-    middle = torch.sigmoid((0.95 - radius) * 8)
-    found = torch.sigmoid((distance - limit * (0.6 + 0.6 * radius)) / 3.0) * middle
-    # A white shirt on a white sheet differs nowhere: then the middle of the picture stands for it.
-    if float(found[radius < 0.5].mean()) < 0.5:
-        found = torch.maximum(found, torch.sigmoid((0.55 - radius) * 12))
-    smooth = F.avg_pool2d(found[None, None], 5, 1, 2, count_include_pad=False)
-    return F.interpolate(smooth, rgb.shape[-2:], mode="bilinear")[0].clamp(0, 1)
 
 
 def flat_grounds(count: int, side: int, generator: Generator, device: torch.device | None = None) -> Tensor:

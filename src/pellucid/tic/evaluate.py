@@ -1,4 +1,4 @@
-"""Measuring: weights on captioned pictures, beside no colour, the picture's mean colour, and the paper (spec: Sec. 5).
+"""Measuring: weights on captioned pictures, beside no colour, the picture's mean colour, and the paper (Sec. 5).
 
 A grey picture alone scores 22.6 dB and 0.907 on 26 photographs of COCO, where the paper reports 23.27 and 0.917 for its
 network: PSNR and SSIM say little about colour. So the two baselines stand beside every figure, the same text is tried
@@ -23,11 +23,11 @@ from pellucid.layers import Layer, LayerStack
 from pellucid.metrics.colour import CAP, ab_psnr, colourfulness
 from pellucid.metrics.lpips import LPIPS
 from pellucid.metrics.protocols import Protocol, evaluate_pair, find, prepare, ssim
-from pellucid.tic.batches import object_mask
 from pellucid.tic.data import Captioned, read_pictures
 from pellucid.tic.lab import rgb_to_lab, to_gamut
 from pellucid.tic.obedience import Predict, contact_sheet
 from pellucid.tic.obedience import obedience as obedience_figures
+from pellucid.tic.object_mask import object_mask
 from pellucid.tic.pipeline import ColorizationPipeline
 
 log = logging.getLogger(__name__)
@@ -325,7 +325,7 @@ def _lpips(files: Mapping[str, str | Path]) -> Lpips:
 
 
 def object_masks(examples: Examples) -> Tensor:
-    """Where the objects are ``(N, 1, S, S)`` in [0, 1]: the alpha of cut-outs, else `batches.object_mask`."""
+    """Where the objects are ``(N, 1, S, S)`` in [0, 1]: the alpha of cut-outs, else `object_mask.object_mask`."""
     masks = []
     for pixels, alpha in zip(examples.rgb, examples.alpha, strict=True):
         cut_out = bool((alpha < 128).any())

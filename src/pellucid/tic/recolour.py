@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.tic.vocabulary import COLOURS, SIX
+from pellucid.tic.vocabulary import CHROMATIC, COLOURS
 
 _GREY = 8.0  # mean chroma below which an object has no hue of its own: it is tinted instead of turned
 _MOST = 3.0  # times its own chroma that an object's pattern may grow to
+_COLOURS = {"red": 46.0, "orange": 46.0, "yellow": 46.0, "green": 32.0, "blue": 30.0, "purple": 32.0, "pink": 28.0}
 _LEAST_OBJECT = 0.02  # of the picture; smaller objects, or none, are left alone
 
 
@@ -28,8 +29,9 @@ class RecolourOptions:
 
     Attributes:
         share: of the pictures with an object that are recoloured; the others keep their colours and captions.
-        words: colour words, drawn evenly.
-        chroma: factor on the vocabulary's chroma, which is that of signal colours.
+        colours: colour words, drawn evenly, each with the mean chroma in Lab units that an object gets: between what
+            photographed garments of that name have (blue 16, red 46) and signal colours (54, 68), because the network
+            learns one chroma for both.
         hue_jitter: standard deviation in degrees.
         chroma_jitter: standard deviation of the logarithm.
         bare: share of the recoloured whose text is the word alone, without the noun.
@@ -39,16 +41,15 @@ class RecolourOptions:
     """
 
     share: float = 0.6
-    words: tuple[str, ...] = (*SIX, "pink")
-    chroma: float = 0.75
+    colours: dict[str, float] = field(default_factory=lambda: dict(_COLOURS))
     hue_jitter: float = 7.0
     chroma_jitter: float = 0.2
     bare: float = 0.2
 
     def __post_init__(self) -> None:
-        grey = [word for word in self.words if word not in COLOURS or COLOURS[word].chroma < _GREY]
-        if grey or not self.words:
-            raise ConfigError(f"recolour.words must be colour words with a hue, found {', '.join(grey) or 'none'}")
+        wrong = [word for word in self.colours if word not in CHROMATIC]
+        if wrong or not self.colours:
+            raise ConfigError(f"recolour.colours must be colour words with a hue, found {', '.join(wrong) or 'none'}")
         for name in ("share", "bare"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"recolour.{name} must be in [0, 1], found {getattr(self, name)}")
@@ -63,9 +64,9 @@ class Recolouring:
 
     def __init__(self, options: RecolourOptions | None = None) -> None:
         self.options = options or RecolourOptions()
-        anchors = [COLOURS[word] for word in self.options.words]
-        self._hue = torch.tensor([math.radians(anchor.hue) for anchor in anchors])
-        self._chroma = torch.tensor([anchor.chroma * self.options.chroma for anchor in anchors])
+        self._words = tuple(self.options.colours)
+        self._hue = torch.tensor([math.radians(COLOURS[word].hue) for word in self._words])
+        self._chroma = torch.tensor(list(self.options.colours.values()))
 
     def __call__(
         self,
@@ -90,14 +91,14 @@ class Recolouring:
         count, options = lab.shape[0], self.options
         draws = torch.rand(count, 3, generator=generator)
         noise = torch.randn(count, 2, generator=generator)
-        word = (draws[:, 0] * len(options.words)).long()  # (B,)
+        word = (draws[:, 0] * len(self._words)).long()  # (B,)
         hue = self._hue[word] + math.radians(options.hue_jitter) * noise[:, 0]
         chroma = self._chroma[word] * torch.exp(options.chroma_jitter * noise[:, 1])
         wanted = (draws[:, 1] < options.share) & (objects.mean((1, 2, 3)).cpu() >= _LEAST_OBJECT)
         changed = turned(lab, objects, hue.to(lab), chroma.to(lab))
         lab = torch.where(wanted.to(lab.device)[:, None, None, None], changed, lab)
         said = [
-            text if not change else _phrase(options.words[int(place)], "" if bare else noun)
+            text if not change else _phrase(self._words[int(place)], "" if bare else noun)
             for text, noun, place, change, bare in zip(
                 texts, nouns, word, wanted.tolist(), (draws[:, 2] < options.bare).tolist(), strict=True
             )
