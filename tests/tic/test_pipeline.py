@@ -217,7 +217,7 @@ def test_ten_thousand_words(pipe: ColorizationPipeline) -> None:
 
 
 def test_strength_goes_from_no_words_to_more_than_the_words() -> None:
-    pipe, x = make(2.0), torch.full((1, 32, 32), 0.5)  # weak colours: all inside sRGB, where ab is linear
+    pipe, x = make(0.5), torch.full((1, 32, 32), 0.5)  # weak colours: all inside sRGB, where ab is linear
     none, one = (rgb_to_lab(rgb(pipe(x, text)))[1:] for text in ("", "red"))
     for strength in (0.0, 0.5, 1.0, 1.5):
         found = rgb_to_lab(rgb(pipe(x, "red", strength=strength)))[1:]

@@ -87,12 +87,13 @@ def _linear(fy: Tensor, dx: Tensor, dz: Tensor, y: Tensor) -> list[Tensor]:
 
 def _within_gamut(L: Tensor, ab: Tensor) -> Tensor:
     linear = linear_rgb(torch.cat([L, ab], dim=-3))
-    low, high = linear.aminmax(dim=-3)
-    outside = (low < -EDGE) | (high > 1.0 + EDGE)  # (..., H, W)
-    if bool(outside.any()):
+    planes = linear.movedim(-3, 0)  # (3, ..., H, W)
+    outside = (~_fits(*planes)).flatten().nonzero().squeeze(1)
+    if outside.numel():
         # Only the pixels outside, as one line of them: most colours of most pictures are inside.
-        a, b = (plane[outside] for plane in ab.unbind(-3))
-        linear.movedim(-3, 0)[:, outside] = torch.stack(_with_largest_chroma(L.squeeze(-3)[outside], a, b))
+        line = (plane.flatten().index_select(0, outside) for plane in (L, *ab.unbind(-3)))
+        flat = planes.reshape(3, -1).index_copy_(1, outside, torch.stack(_with_largest_chroma(*line)))
+        linear = flat.reshape(planes.shape).movedim(0, -3)
     return kc.linear_rgb_to_rgb(linear.clamp_(0.0, 1.0)).clamp_(0.0, 1.0)
 
 
@@ -103,11 +104,14 @@ def _with_largest_chroma(L: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
     k = torch.zeros_like(L)
     for step in range(1, STEPS + 1):
         tried = k + 0.5**step
-        red, green, blue = _linear(fy, dx * tried, dz * tried, y)
-        low = torch.minimum(torch.minimum(red, green), blue)
-        high = torch.maximum(torch.maximum(red, green), blue)
-        k = torch.where((low >= -EDGE) & (high <= 1.0 + EDGE), tried, k)
+        k = torch.where(_fits(*_linear(fy, dx * tried, dz * tried, y)), tried, k)
     return _linear(fy, dx * k, dz * k, y)
+
+
+def _fits(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+    low = torch.minimum(torch.minimum(red, green), blue)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    return (low >= -EDGE) & (high <= 1.0 + EDGE)
 
 
 def _clipped(L: Tensor, ab: Tensor) -> Tensor:
@@ -115,11 +119,19 @@ def _clipped(L: Tensor, ab: Tensor) -> Tensor:
 
 
 def _lightness(rgb: Tensor) -> Tensor:
-    linear = kc.rgb_to_linear_rgb(rgb)
-    y = sum(weight * linear[..., index : index + 1, :, :] for index, weight in enumerate(_Y))
-    assert isinstance(y, Tensor)
+    red, green, blue = rgb.unbind(-3)
+    if torch.equal(red, green) and torch.equal(green, blue):  # grey, as most pictures here are: a third of the work
+        y = _decoded(red)
+    else:
+        y = _decoded(red) * _Y[0] + _decoded(green) * _Y[1] + _decoded(blue) * _Y[2]
+    y = y.unsqueeze(-3)  # (..., 1, H, W)
     f = torch.where(y > 0.008856, y.clamp(min=0.008856).pow(1 / 3), 7.787 * y + 4.0 / 29.0)
     return (116.0 * f - 16.0).clamp_(0.0, 100.0)
+
+
+def _decoded(value: Tensor) -> Tensor:
+    """Linear light of sRGB values."""
+    return torch.where(value > 0.04045, ((value + 0.055).clamp_(min=0.0) / 1.055).pow_(2.4), value / 12.92)
 
 
 def _grey_of(L: Tensor) -> Tensor:
