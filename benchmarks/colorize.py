@@ -52,9 +52,8 @@ def film(path: Path, width: int, height: int, frames: int) -> None:
 def measure(quick: bool) -> list[Row]:
     torch.set_num_threads(1)
     width, height = (600, 400) if quick else (6000, 4000)
-    film_size, lengths = (
-        ((192, 108), (2, 6)) if quick else ((1920, 1080), (64, 192))
-    )  # from 60 on the encoder looks no further
+    film_size = (192, 108) if quick else (1920, 1080)
+    lengths = (2, 6) if quick else (64, 192)  # up to 60 frames the encoder's look ahead grows
     with TemporaryDirectory() as folder:
         here = Path(folder)
         options, which = weights(here / "weights")
