@@ -46,13 +46,11 @@ class Batch:
         lab: ``(B, 3, S, S)``, L in [0, 100], a and b in Lab units.
         vectors: text vectors ``(B, D)``; zeros where the text was dropped.
         texts: the texts; empty where dropped.
-        named: ``(B, 1, S, S)`` in [0, 1], the objects whose colour was changed to what the text says.
     """
 
     lab: Tensor
     vectors: Tensor
     texts: tuple[str, ...]
-    named: Tensor
 
 
 @dataclass(frozen=True)
@@ -192,17 +190,15 @@ class CaptionedBatches:
         lab = rgb_to_lab(pixels[:, :3])
         fate = torch.rand(self.batch, generator=generator)
         dropped, plain = fate < self.dropout, (fate >= self.dropout) & (fate < self.dropout + self.plain)
-        named = torch.zeros_like(lab[:, :1])
         if self.recolour is not None:
             natural = (dropped | plain).to(lab.device)[:, None, None, None]
-            changed, texts, turned = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
+            changed, texts, _ = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
             lab = torch.where(natural, lab, changed)
-            named = pixels[:, 3:] * (turned.to(lab.device)[:, None, None, None] & ~natural)
         texts = [
             "" if gone else without_colours(text) if bare else text
             for text, gone, bare in zip(texts, dropped.tolist(), plain.tolist(), strict=True)
         ]
-        return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts), named)
+        return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
 
     def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[str]]:
         """Pixels ``(B, 4, S, S)`` in [0, 1], and a text and a noun for each."""

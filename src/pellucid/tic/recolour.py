@@ -19,7 +19,7 @@ from pellucid.tic.vocabulary import CHROMATIC, COLOURS
 
 _GREY = 8.0  # mean chroma below which an object has no hue of its own: it is tinted instead of turned
 _MOST = 3.0  # times its own chroma that an object's pattern may grow to
-_COLOURS = {"red": 46.0, "orange": 46.0, "yellow": 46.0, "green": 32.0, "blue": 30.0, "purple": 32.0, "pink": 28.0}
+_COLOURS = {"red": 50.0, "orange": 50.0, "yellow": 50.0, "green": 37.0, "blue": 35.0, "purple": 37.0, "pink": 30.0}
 _LEAST_OBJECT = 0.02  # of the picture; smaller objects, or none, are left alone
 
 
@@ -32,6 +32,8 @@ class RecolourOptions:
         colours: colour words, drawn evenly, each with the mean chroma in Lab units that an object gets: between what
             photographed garments of that name have (blue 16, red 46) and signal colours (54, 68), because the network
             learns one chroma for both.
+        ground: factor on the chroma of what surrounds the object, drawn evenly between the two: the text says nothing
+            of it, so the network had better not be sure of its colour.
         hue_jitter: standard deviation in degrees.
         chroma_jitter: standard deviation of the logarithm.
         bare: share of the recoloured whose text is the word alone, without the noun.
@@ -42,6 +44,7 @@ class RecolourOptions:
 
     share: float = 0.6
     colours: dict[str, float] = field(default_factory=lambda: dict(_COLOURS))
+    ground: tuple[float, float] = (0.0, 1.0)
     hue_jitter: float = 7.0
     chroma_jitter: float = 0.2
     bare: float = 0.2
@@ -89,13 +92,16 @@ class Recolouring:
             The pictures, their texts, and which of them were recoloured ``(B,)`` bool on the CPU.
         """
         count, options = lab.shape[0], self.options
-        draws = torch.rand(count, 3, generator=generator)
+        draws = torch.rand(count, 4, generator=generator)
         noise = torch.randn(count, 2, generator=generator)
         word = (draws[:, 0] * len(self._words)).long()  # (B,)
         hue = self._hue[word] + math.radians(options.hue_jitter) * noise[:, 0]
         chroma = self._chroma[word] * torch.exp(options.chroma_jitter * noise[:, 1])
         wanted = (draws[:, 1] < options.share) & (objects.mean((1, 2, 3)).cpu() >= _LEAST_OBJECT)
-        changed = turned(lab, objects, hue.to(lab), chroma.to(lab))
+        low, high = options.ground
+        dull = _over(low + (high - low) * draws[:, 3].to(lab)) * lab[:, 1:]
+        ground = torch.cat([lab[:, :1], torch.lerp(dull, lab[:, 1:], objects)], dim=1)
+        changed = turned(ground, objects, hue.to(lab), chroma.to(lab))
         lab = torch.where(wanted.to(lab.device)[:, None, None, None], changed, lab)
         said = [
             text if not change else _phrase(self._words[int(place)], "" if bare else noun)

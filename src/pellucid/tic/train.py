@@ -128,7 +128,6 @@ class LossSection(Section):
         lambda_perceptual: lambda_2; needs ``vgg_weights``.
         lambda_l1: lambda_3.
         l1_units: ``"normalised"`` (ab / 110) or ``"lab"``.
-        named: the L1 of an object that was recoloured, and whose colour only the text knows, weighs 1 + named. Ours.
         gan_from: optimiser step at which the discriminator comes in.
         gan_ramp: steps over which its weight then rises for the generator; D itself trains in full at once.
         d_reduce: how D's patches become one answer, see `losses.generator_gan_loss`.
@@ -144,7 +143,6 @@ class LossSection(Section):
     lambda_perceptual: float = Field(default=0.0, ge=0)
     lambda_l1: float = Field(default=1.0, ge=0)
     l1_units: Units = "normalised"
-    named: float = Field(default=0.0, ge=0)
     gan_from: int = Field(default=0, ge=0)
     gan_ramp: int = Field(default=0, ge=0)
     d_reduce: Reduce = "patch"
@@ -259,8 +257,7 @@ def step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
         judge = state.bare()["discriminator"]
         with _fixed(judge):
             logits = judge(torch.cat([L, fake], dim=1))
-    weight = 1 + options.named * batch.named  # (B, 1, S, S)
-    found = room.loss(L, fake, ab, logits, weight / weight.mean() if options.named else None)
+    found = room.loss(L, fake, ab, logits)
     if "gan" in found and options.gan_ramp:
         found["gan"] = found["gan"] * min(1.0, (state.step - options.gan_from + 1) / options.gan_ramp)
     total = torch.stack(list(found.values())).sum()
