@@ -25,10 +25,10 @@ _MARK = ".made-by-pellucid-demo"
 _TILE, _GAP, _LINE = 240, 12, 24  # of the contact sheet, in pixels
 # What the grey photograph is coloured with: three texts, then one with other words for the lower half of the garment.
 _WORDS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
-    ("a red jacket", ()),
-    ("a green jacket", ()),
-    ("a blue jacket", ()),
-    ("a blue jacket", (("29%,48%,72%,79%", "a yellow jacket"),)),
+    ("a red dress", ()),
+    ("a green dress", ()),
+    ("a blue dress", ()),
+    ("a blue dress", (("0%,42%,100%,90%", "a yellow dress"),)),
 )
 _INK, _PAPER, _CHECKS = (40, 40, 40), (250, 250, 248), (0.80, 0.92)
 
