@@ -1,5 +1,6 @@
 """Films: what goes in comes out, with its alpha, its colours, its rate and its sound; what cannot is refused."""
 
+import gc
 import json
 import logging
 import resource
@@ -228,6 +229,21 @@ def test_reader_streams_and_writer_takes_the_frames(tmp_path: Path) -> None:
                 writer.write(frame)
     assert torch.equal(load_video(tmp_path / "b.webp").layers[0].rgba, load_video(path).layers[0].rgba)
     assert load_video(path, max_frames=2).frames == 2
+
+
+def test_frames_are_freed_while_a_film_is_read(tmp_path: Path) -> None:
+    """Each decoded frame of a large film is megabytes that Python does not know of when it looks for garbage."""
+    write_raw(tmp_path / "a.mp4", list(range(40)))
+    gc.collect()
+    gc.disable()
+    try:
+        with VideoReader(tmp_path / "a.mp4") as reader:
+            read = sum(1 for _ in reader)
+            left = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert read == 40
+    assert left < 8
 
 
 def test_writer_lays_frames_over_a_background(tmp_path: Path) -> None:

@@ -106,7 +106,10 @@ class FilmSource:
             raise InputError(f"{self._path}: holds no frame that can be decoded")
         self._first: VideoFrame = first
         self._tell_about(first)
-        picture = _to_tensor(first)
+        # Once for the film: a frame whose side data was asked for refers to itself, and its buffers stay until Python
+        # looks for cycles.
+        self._matrix = _display_matrix(first)
+        picture = _to_tensor(first, self._matrix)
         self.has_alpha = picture.shape[0] == 4
         self.height, self.width = picture.shape[-2:]
         self.bit_depth = 16 if _deep(first) else 8
@@ -117,7 +120,7 @@ class FilmSource:
         count = 0
         frame: VideoFrame | None = self._first
         while frame is not None:
-            picture = _to_tensor(frame)
+            picture = _to_tensor(frame, self._matrix)
             if picture.shape[-2:] != (self.height, self.width):
                 found = f"{picture.shape[2]}x{picture.shape[1]} at frame {count}"
                 raise InputError(f"{self._path}: frames must be {self.width}x{self.height} throughout, found {found}")
@@ -206,7 +209,7 @@ def _deep(frame: VideoFrame) -> bool:
     return max(component.bits for component in frame.format.components) > 8
 
 
-def _to_tensor(frame: VideoFrame) -> Tensor:
+def _to_tensor(frame: VideoFrame, matrix: np.ndarray | None) -> Tensor:
     name = _PACKED_8.get(frame.format.name, frame.format.name)
     alpha: Tensor | None = None
     if name in _EXACT:
@@ -235,7 +238,7 @@ def _to_tensor(frame: VideoFrame) -> Tensor:
         picture = picture.expand(3, -1, -1).contiguous()
     if alpha is not None:
         picture = torch.cat([picture, alpha])  # (4, H, W)
-    return _upright(picture, frame)
+    return picture if matrix is None else _upright(picture, matrix)
 
 
 def plane(frame: VideoFrame, index: int, bits: int) -> np.ndarray:
@@ -258,11 +261,14 @@ def _range(frame: VideoFrame) -> ColorRange:
     return ColorRange.JPEG if frame.color_range == ColorRange.JPEG else ColorRange.MPEG
 
 
-def _upright(picture: Tensor, frame: VideoFrame) -> Tensor:
+def _display_matrix(frame: VideoFrame) -> np.ndarray | None:
+    """How the frame is to be turned and mirrored: nine int32, or None."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return picture
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] / 65536  # x' = a x + c y, y' = b x + d y
+    return None if matrix is None else np.frombuffer(matrix, np.int32).copy()
+
+
+def _upright(picture: Tensor, matrix: np.ndarray) -> Tensor:
+    a, b, _, c, d = matrix[:5] / 65536  # x' = a x + c y, y' = b x + d y
     if abs(b) > abs(a):
         picture = picture.transpose(-2, -1)
         flips = [dim for dim, sign in ((-1, c), (-2, b)) if sign < 0]
