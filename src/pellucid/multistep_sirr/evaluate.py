@@ -16,7 +16,8 @@ from pellucid.metrics.protocols import evaluate_pair, find, prepare
 from pellucid.multistep_sirr.blending import MODELS, BlendOptions
 from pellucid.multistep_sirr.data import BlendBatches, Pair, error_statistics, find_pairs, read_pair
 from pellucid.multistep_sirr.pipeline import ReflectionRemovalPipeline
-from pellucid.multistep_sirr.train import Recipe, photo_bank
+from pellucid.multistep_sirr.recipe import Recipe
+from pellucid.multistep_sirr.train import photo_bank
 from pellucid.train import load_recipe
 
 OPTIONS = ("way", "blends")  # of `pellucid eval`
