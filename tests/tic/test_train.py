@@ -229,7 +229,7 @@ def test_figures_of_a_network_that_leaves_everything_grey(recipe: Any) -> None:
         assert figures[name] == pytest.approx(figures["ab_grey"])
     assert figures["ab_mean"] > figures["ab_grey"]
     assert (figures["obeyed"], figures["chroma"], figures["bleeding"]) == (0, 0, 0)
-    assert figures["score"] == 0
+    assert figures["score"] == pytest.approx((figures["ab_grey"] - figures["ab_mean"]) / 10)
 
 
 def test_a_network_that_obeys_scores_high(recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_a_network_that_obeys_scores_high(recipe: Any, monkeypatch: pytest.Monke
     assert figures["chroma"] > 30
     assert figures["bleeding"] < 6
     assert figures["ab_true"] > figures["ab_shuffled"] + 2
-    assert figures["score"] == pytest.approx(3.0)
+    assert figures["score"] == pytest.approx(3.0 + (figures["ab_true"] - figures["ab_mean"]) / 10)
 
 
 def _places(known: Tensor, found: Tensor) -> list[int]:
