@@ -90,14 +90,15 @@ def test_only_texts_that_are_left_get_other_colours(drawn: CaptionedBank, encode
     """A picture whose words were taken away keeps its natural colours."""
 
     def grey(
-        lab: Tensor, objects: Tensor, texts: list[str], nouns: list[str], generator: Generator
+        lab: Tensor, objects: Tensor, texts: list[str], nouns: list[str], generator: Generator, progress: float
     ) -> tuple[Tensor, list[str], Tensor]:
         assert objects.shape == (60, 1, 16, 16)
+        assert progress == 0.25  # the third of eight batches
         assert set(nouns) == {"ball", "box"}
         return lab * torch.tensor([1.0, 0.0, 0.0])[:, None, None], ["a dress"] * 60, torch.ones(60, dtype=torch.bool)
 
     options = {"dropout": 0.3, "plain": 0.3}
-    batch = CaptionedBatches([drawn], encoder, 60, 16, recolour=grey, **options)(2)
+    batch = CaptionedBatches([drawn], encoder, 60, 16, recolour=grey, length=8, **options)(2)
     changed = torch.tensor([text == "a dress" for text in batch.texts])
     assert 0 < int(changed.sum()) < 60
     coloured = batch.lab[:, 1:].abs().flatten(1).max(1).values > 1

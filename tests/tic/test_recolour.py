@@ -87,3 +87,16 @@ def test_the_ground_of_recoloured_objects_loses_chroma() -> None:
 def test_wrong_options_are_named(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         RecolourOptions(**wrong)
+
+
+def test_the_share_changes_with_the_training() -> None:
+    lab, objects = scene(400)
+    recolouring = Recolouring(RecolourOptions(share=0.8, last_share=0.2))
+
+    def share(progress: float) -> float:
+        generator = Generator().manual_seed(0)
+        return float(recolouring(lab, objects, [""] * 400, ["hat"] * 400, generator, progress)[2].float().mean())
+
+    assert share(0.0) == pytest.approx(0.8, abs=0.07)
+    assert share(0.5) == pytest.approx(0.5, abs=0.07)
+    assert share(1.0) == share(7.0) == pytest.approx(0.2, abs=0.07)

@@ -33,7 +33,7 @@ from pellucid.tic.vocabulary import COLOURS, SIX, canonical
 log = logging.getLogger(__name__)
 
 Objects = Literal["auto", "alpha", "border", "none"]
-Recolour = Callable[[Tensor, Tensor, list[str], list[str], Generator], tuple[Tensor, list[str], Tensor]]
+Recolour = Callable[[Tensor, Tensor, list[str], list[str], Generator, float], tuple[Tensor, list[str], Tensor]]
 
 _PLAIN_SHARE = 0.5  # of flat grounds that are exactly neutral
 
@@ -157,6 +157,7 @@ class CaptionedBatches:
         recolour: makes text the only source of colour, `recolour.Recolouring`; None keeps the pictures' own colours and
             texts. Pictures with a dropped or plain text keep theirs in any case: without words, plausible.
         scenic: share of cut-outs that lie on a picture of another set instead of a flat ground.
+        length: batches of the whole run, which tells recolouring how far it is; 0 says nothing.
     """
 
     def __init__(
@@ -173,13 +174,14 @@ class CaptionedBatches:
         plain: float = 0.0,
         recolour: Recolour | None = None,
         scenic: float = 0.0,
+        length: int = 0,
     ) -> None:
         if not banks:
             raise ConfigError("recipe: [data] has no sets", 'add [[data.sets]] root = "..."')
         if dropout + plain > 1:
             raise ConfigError("text.dropout and text.plain must add up to at most 1")
         self.banks, self.encoder, self.batch, self.side = list(banks), encoder, batch, side
-        self.scale, self.seed, self.process = scale, seed, process
+        self.scale, self.seed, self.process, self.length = scale, seed, process, length
         self.dropout, self.plain, self.recolour, self.scenic = dropout, plain, recolour, scenic
         self._vectors: dict[str, Tensor] = {}
 
@@ -191,8 +193,9 @@ class CaptionedBatches:
         fate = torch.rand(self.batch, generator=generator)
         dropped, plain = fate < self.dropout, (fate >= self.dropout) & (fate < self.dropout + self.plain)
         if self.recolour is not None:
+            progress = index / self.length if self.length else 0.0
             natural = (dropped | plain).to(lab.device)[:, None, None, None]
-            changed, texts, _ = self.recolour(lab, pixels[:, 3:], texts, nouns, generator)
+            changed, texts, _ = self.recolour(lab, pixels[:, 3:], texts, nouns, generator, progress)
             lab = torch.where(natural, lab, changed)
         texts = [
             "" if gone else without_colours(text) if bare else text

@@ -29,6 +29,8 @@ class RecolourOptions:
 
     Attributes:
         share: of the pictures with an object that are recoloured; the others keep their colours and captions.
+        last_share: the same at the end of the training, where it gets to evenly: a network that obeys can go back to
+            learn what things look like. None is ``share`` throughout.
         colours: colour words, drawn evenly, each with the mean chroma in Lab units that an object gets: between what
             photographed garments of that name have (blue 16, red 46) and signal colours (54, 68), because the network
             learns one chroma for both.
@@ -43,6 +45,7 @@ class RecolourOptions:
     """
 
     share: float = 0.6
+    last_share: float | None = None
     colours: dict[str, float] = field(default_factory=lambda: dict(_COLOURS))
     ground: tuple[float, float] = (0.0, 1.0)
     hue_jitter: float = 7.0
@@ -53,8 +56,8 @@ class RecolourOptions:
         wrong = [word for word in self.colours if word not in CHROMATIC]
         if wrong or not self.colours:
             raise ConfigError(f"recolour.colours must be colour words with a hue, found {', '.join(wrong) or 'none'}")
-        for name in ("share", "bare"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+        for name in ("share", "last_share", "bare"):
+            if not 0.0 <= (getattr(self, name) or 0.0) <= 1.0:
                 raise ConfigError(f"recolour.{name} must be in [0, 1], found {getattr(self, name)}")
 
 
@@ -78,6 +81,7 @@ class Recolouring:
         texts: Sequence[str],
         nouns: Sequence[str],
         generator: Generator,
+        progress: float = 0.0,
     ) -> tuple[Tensor, list[str], Tensor]:
         """Recolour a batch.
 
@@ -87,6 +91,7 @@ class Recolouring:
             texts: what the pictures are called with their own colours.
             nouns: what they show, without a colour.
             generator: on the CPU.
+            progress: of the training, 0 to 1; see ``last_share``.
 
         Returns:
             The pictures, their texts, and which of them were recoloured ``(B,)`` bool on the CPU.
@@ -97,7 +102,9 @@ class Recolouring:
         word = (draws[:, 0] * len(self._words)).long()  # (B,)
         hue = self._hue[word] + math.radians(options.hue_jitter) * noise[:, 0]
         chroma = self._chroma[word] * torch.exp(options.chroma_jitter * noise[:, 1])
-        wanted = (draws[:, 1] < options.share) & (objects.mean((1, 2, 3)).cpu() >= _LEAST_OBJECT)
+        last = options.share if options.last_share is None else options.last_share
+        share = options.share + (last - options.share) * min(progress, 1.0)
+        wanted = (draws[:, 1] < share) & (objects.mean((1, 2, 3)).cpu() >= _LEAST_OBJECT)
         low, high = options.ground
         dull = _over(low + (high - low) * draws[:, 3].to(lab)) * lab[:, 1:]
         ground = torch.cat([lab[:, :1], torch.lerp(dull, lab[:, 1:], objects)], dim=1)

@@ -375,6 +375,7 @@ def _data(
         plain=recipe.text.plain,
         recolour=Recolouring(options) if options.share > 0 else None,
         scenic=data.scenic,
+        length=recipe.train.steps * recipe.train.accumulate,
     )
     return batches, validation, sources
 
