@@ -247,7 +247,14 @@ def test_ctrl_c_stops_cleanly_and_a_second_run_does_the_rest(tmp_path):
             """
         )
     )
-    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, script],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     log = tmp_path / "out/results.jsonl"
     deadline = time.time() + 60
     while time.time() < deadline and not (log.exists() and log.read_text()):
