@@ -216,7 +216,7 @@ def floor_at(loss: LossSection, step: int) -> float:
 def _initialise(pair: ReflectionPair, init: str) -> None:
     if init == "he":
         # torch's default shrinks the signal in every layer, and nothing here normalises it again. Keeping its power is
-        # meant to wake the deep end sooner; no run has shown yet that it does.
+        # meant to wake the deep end sooner; in 500 steps of `small.toml` it made no clear difference.
         for module in pair.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, a=0.01, nonlinearity="leaky_relu")

@@ -37,7 +37,6 @@ def l1_loss(
     ab_hat: Tensor,
     ab: Tensor,
     units: Units = "normalised",
-    weight: Tensor | None = None,
     scales: Scales = Scales(),
 ) -> Tensor:
     """Mean absolute difference of predicted and true colour (Eq. 1).
@@ -48,14 +47,10 @@ def l1_loss(
         ab_hat: E, ``(B, 2, H, W)``, normalised.
         ab: T, same shape.
         units: ``"lab"`` counts in units of Lab, 110 times as much.
-        weight: factor of each pixel or sample, anything that broadcasts to ``ab``; ours, for rare colours.
         scales: of the normalised numbers.
     """
     _expect("L1 units", units, Units)
-    difference = (ab_hat - ab).abs()
-    if weight is not None:
-        difference = difference * weight
-    return difference.mean() * (scales.ab_scale if units == "lab" else 1.0)
+    return F.l1_loss(ab_hat, ab) * (scales.ab_scale if units == "lab" else 1.0)
 
 
 def generator_gan_loss(logits: Tensor, reduce: Reduce = "patch") -> Tensor:
@@ -183,7 +178,6 @@ class ColorizationLoss(nn.Module):
         ab_hat: Tensor,
         ab: Tensor,
         logits: Tensor | None = None,
-        weight: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the terms.
 
@@ -192,12 +186,11 @@ class ColorizationLoss(nn.Module):
             ab_hat: E, ``(B, 2, H, W)``, normalised.
             ab: T, same shape.
             logits: D's answers to (L, E); None while the adversarial term is off.
-            weight: see `l1_loss`.
 
         Returns:
             The terms by name (``l1``, ``perceptual``, ``gan``), already weighted; their sum is L^G.
         """
-        terms: dict[str, Tensor] = {"l1": self.lambda_l1 * l1_loss(ab_hat, ab, self.units, weight, self.scales)}
+        terms: dict[str, Tensor] = {"l1": self.lambda_l1 * l1_loss(ab_hat, ab, self.units, self.scales)}
         if self.features is not None and self.lambda_perceptual:
             distance = perceptual_loss(self.features, L_n, ab_hat, ab, self.colours, self.scales)
             terms["perceptual"] = self.lambda_perceptual * distance

@@ -1,7 +1,6 @@
 """Where the one object of a photograph is, guessed without a network: colours of the middle against those of the rim.
 
-Good enough to teach with (a garment on a floor, a dish on a table): its mistakes are soft and differ from picture to
-picture, and a network that sees hundreds of them learns the objects, not the mistakes.
+Made for one thing on a ground, such as a garment on a floor. It errs where both have the same colours.
 """
 
 import torch
