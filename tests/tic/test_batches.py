@@ -86,6 +86,19 @@ def test_dropped_texts_are_zero_and_plain_ones_have_no_colour(drawn: CaptionedBa
     assert len(plain) / 200 == pytest.approx(0.2, abs=0.1)
 
 
+def test_where_no_colour_is_said_pictures_are_paler(drawn: CaptionedBank, encoder: TextEncoder) -> None:
+    whole = CaptionedBatches([drawn], encoder, 60, 16, dropout=0.3, plain=0.3)(0)
+    paler = CaptionedBatches([drawn], encoder, 60, 16, dropout=0.3, plain=0.3, unsaid=(0.25, 0.5))(0)
+    assert paler.texts == whole.texts
+    assert torch.equal(paler.lab[:, 0], whole.lab[:, 0])
+    said = torch.tensor([batches.names_colour(text) for text in whole.texts])
+    assert 0.2 < said.float().mean() < 0.6
+    assert torch.equal(paler.lab[said], whole.lab[said])
+    ratio = paler.lab[~said, 1:].norm(dim=1).mean((1, 2)) / whole.lab[~said, 1:].norm(dim=1).mean((1, 2))
+    assert ratio.min() > 0.2499
+    assert ratio.max() < 0.5001
+
+
 def test_only_texts_that_are_left_get_other_colours(drawn: CaptionedBank, encoder: TextEncoder) -> None:
     """A picture whose words were taken away keeps its natural colours."""
 

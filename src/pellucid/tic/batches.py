@@ -154,6 +154,8 @@ class CaptionedBatches:
         process: this process and how many there are.
         dropout: share of pictures whose text is dropped: their vector is zero.
         plain: share of pictures whose text keeps its words but no colour.
+        unsaid: factor on the chroma of pictures whose text, as the network sees it, names no colour; drawn evenly
+            between the two.
         recolour: makes text the only source of colour, `recolour.Recolouring`; None keeps the pictures' own colours and
             texts. Pictures with a dropped or plain text keep theirs in any case: without words, plausible.
         scenic: share of cut-outs that lie on a picture of another set instead of a flat ground.
@@ -172,6 +174,7 @@ class CaptionedBatches:
         process: tuple[int, int] = (0, 1),
         dropout: float = 0.0,
         plain: float = 0.0,
+        unsaid: tuple[float, float] = (1.0, 1.0),
         recolour: Recolour | None = None,
         scenic: float = 0.0,
         length: int = 0,
@@ -182,7 +185,8 @@ class CaptionedBatches:
             raise ConfigError("text.dropout and text.plain must add up to at most 1")
         self.banks, self.encoder, self.batch, self.side = list(banks), encoder, batch, side
         self.scale, self.seed, self.process, self.length = scale, seed, process, length
-        self.dropout, self.plain, self.recolour, self.scenic = dropout, plain, recolour, scenic
+        self.dropout, self.plain, self.unsaid = dropout, plain, unsaid
+        self.recolour, self.scenic = recolour, scenic
         self._vectors: dict[str, Tensor] = {}
 
     def __call__(self, index: int) -> Batch:
@@ -201,6 +205,11 @@ class CaptionedBatches:
             "" if gone else without_colours(text) if bare else text
             for text, gone, bare in zip(texts, dropped.tolist(), plain.tolist(), strict=True)
         ]
+        if self.unsaid != (1.0, 1.0):
+            low, high = self.unsaid
+            factor = low + (high - low) * torch.rand(self.batch, generator=generator)
+            factor = torch.where(torch.tensor([names_colour(text) for text in texts]), 1.0, factor)
+            lab = torch.cat([lab[:, :1], lab[:, 1:] * factor.to(lab)[:, None, None, None]], dim=1)
         return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
 
     def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[str]]:
@@ -293,6 +302,11 @@ def without_colours(text: str) -> str:
     """The words of a text that name no colour, and no measure of one: ``"a dark red dress"`` -> ``"dress"``."""
     kept = (token for token in tokenise(text) if canonical(token, things=False) is None and token not in _MEASURES)
     return " ".join(kept)
+
+
+def names_colour(text: str) -> bool:
+    """Whether a text says a colour word; the colour that things have, as *grass*, does not count."""
+    return any(canonical(token, things=False) is not None for token in tokenise(text))
 
 
 _MEASURES = {"dark", "light", "bright", "deep", "vivid", "pale", "mostly", "multicolored", "colorful", "color"}

@@ -373,6 +373,7 @@ def _data(
         process=(accelerator.process_index, accelerator.num_processes),
         dropout=recipe.text.dropout,
         plain=recipe.text.plain,
+        unsaid=recipe.text.unsaid,
         recolour=Recolouring(options) if options.share > 0 else None,
         scenic=data.scenic,
         length=recipe.train.steps * recipe.train.accumulate,
