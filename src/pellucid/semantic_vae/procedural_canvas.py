@@ -1,0 +1,164 @@
+"""The sheet that face masks are drawn on, and how it is bent into the picture.
+
+Parts are drawn on an upright, straight sheet, where a part is what lies between two edges in each row, or in each
+column; an edge is a list of places, so drawing costs one comparison a pixel. Roll, zoom, elastic warp and the trembling
+of edges then happen all at once, where the picture looks up its pixels on the sheet.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid.semantic_vae.procedural_parameters import FaceParameters
+
+_MARGIN = 0.16  # of the sheet beyond the picture on each side
+_DENSITY = 1.25  # pixels of the sheet for one of the picture
+_WARP_KNOTS = 3
+_TREMBLE_KNOTS = 44
+_CURL_KNOTS = 30
+_COARSE, _FINE = 14, 52  # knots of the noise along a line
+LINES = 12  # independent noises along a line for every face
+STRANDS = 4  # the most strands over a face
+_CENTRE = (0.5, 0.55)  # of roll and zoom
+
+
+class Sheet:
+    """One layer of ``N`` faces being drawn: ``labels`` ``(N, n, n)`` uint8, 0 where nothing is."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.size = size
+        self.axis = sheet_axis(size).float()
+        self.labels = torch.zeros(count, len(self.axis), len(self.axis), dtype=torch.uint8)
+
+    def window(self, low: float, high: float) -> slice:
+        """The rows or columns from ``low`` to ``high``, in parts of the picture's side."""
+        n = len(self.axis)
+        scale = n / (1.0 + 2.0 * _MARGIN)
+        return slice(max(0, int((low + _MARGIN) * scale)), min(n, int((high + _MARGIN) * scale) + 2))
+
+    def rows(self, left: Tensor, right: Tensor, within: tuple[float, float] = (-1.0, 2.0)) -> Tensor:
+        """What lies between two edges in each row: edges ``(N, n)`` -> bool ``(N, rows, n)``."""
+        rows = self.window(*within)
+        x = self.axis
+        return (x > left[:, rows, None].float()) & (x < right[:, rows, None].float())
+
+    def columns(self, top: Tensor, bottom: Tensor, within: tuple[float, float] = (-1.0, 2.0)) -> Tensor:
+        """What lies between two edges in each column: edges ``(N, n)`` -> bool ``(N, rows, n)``."""
+        y = self.axis[self.window(*within), None]
+        return (y > top[:, None].float()) & (y < bottom[:, None].float())
+
+    def paint(
+        self, where: Tensor, label: int, within: tuple[float, float] = (-1.0, 2.0), only_on: int | None = None
+    ) -> None:
+        """Give ``where``, a result for the same ``within``, a label; with ``only_on`` only over that label."""
+        part = self.labels[:, self.window(*within)]
+        if only_on is not None:
+            where = where & (part == only_on)
+        part.masked_fill_(where, label)
+
+
+@lru_cache(maxsize=8)
+def sheet_axis(size: int) -> Tensor:
+    """Centres of the sheet's pixels along one side, in parts of the picture's side: ``(n,)`` float64."""
+    n = round((1.0 + 2.0 * _MARGIN) * size * _DENSITY)
+    return (torch.arange(n, dtype=torch.float64) + 0.5) / n * (1.0 + 2.0 * _MARGIN) - _MARGIN
+
+
+class Textures(NamedTuple):
+    """The random shapes that no parameter tells, from each face's ``texture``."""
+
+    coarse: Tensor  # (N, LINES, n) float64, smooth, about in [-1, 1]
+    fine: Tensor  # (N, LINES, n) float64, jagged
+    strands: Tensor  # (N, STRANDS, 6) float64 in [0, 1)
+    bend: Tensor  # (N, 2, S, S) float32: x and y, elastic warp and trembling
+    curl: Tensor  # (N, 2, S, S) float32: what hair is moved by besides
+
+
+def textures(parameters: FaceParameters, size: int) -> Textures:
+    """Draw the random shapes of each face.
+
+    One face at a time, because a product of stacked matrices may round differently for different numbers of them, and
+    one label would change with its neighbours in a batch.
+    """
+    axis, picture = sheet_axis(size), _picture_axis(size)
+    coarse, fine, strands, bend, curl = [], [], [], [], []
+    along = [_basis(axis, knots, smooth=knots == _COARSE) for knots in (_COARSE, _FINE)]
+    warp, tremble, curls = (
+        _basis(picture, knots, smooth=smooth).float()
+        for knots, smooth in ((_WARP_KNOTS, True), (_TREMBLE_KNOTS, False), (_CURL_KNOTS, True))
+    )
+    for texture, strength, jitter, amount in zip(
+        parameters.texture.tolist(),
+        parameters.warp.tolist(),
+        parameters.jitter.tolist(),
+        parameters.curl.tolist(),
+        strict=True,
+    ):
+        generator = torch.Generator().manual_seed(texture)
+        coarse.append(torch.rand(LINES, _COARSE, generator=generator, dtype=torch.float64).mul(2).sub(1) @ along[0].T)
+        fine.append(torch.rand(LINES, _FINE, generator=generator, dtype=torch.float64).mul(2).sub(1) @ along[1].T)
+        strands.append(torch.rand(STRANDS, 6, generator=generator, dtype=torch.float64))
+        # Uniform in (-a, a) has deviation a / sqrt(3).
+        elastic = torch.rand(2, _WARP_KNOTS, _WARP_KNOTS, generator=generator).mul(2).sub(1) * (1.732 * strength)
+        trembling = torch.rand(2, _TREMBLE_KNOTS, _TREMBLE_KNOTS, generator=generator).mul(2).sub(1) * (jitter / 256)
+        bend.append(warp @ elastic @ warp.T + tremble @ trembling @ tremble.T)
+        wave = torch.rand(2, _CURL_KNOTS, _CURL_KNOTS, generator=generator).mul(2).sub(1) * amount
+        curl.append(curls @ wave @ curls.T)
+    stack = torch.stack
+    return Textures(stack(coarse), stack(fine), stack(strands), stack(bend), stack(curl))
+
+
+@lru_cache(maxsize=8)
+def _picture_axis(size: int) -> Tensor:
+    return (torch.arange(size, dtype=torch.float64) + 0.5) / size
+
+
+def _basis(places: Tensor, knots: int, smooth: bool) -> Tensor:
+    """Weights ``(places, knots)`` of values at evenly spread knots: hats, or rounded hats when ``smooth``."""
+    low, high = float(places[0]), float(places[-1])
+    at = (places - low) / (high - low) * (knots - 1)
+    distance = (at[:, None] - torch.arange(knots, dtype=torch.float64)).abs().clamp(max=1.0)
+    weight = 1.0 - distance
+    return weight * weight * (3.0 - 2.0 * weight) if smooth else weight
+
+
+class Lookup(NamedTuple):
+    """Where the picture's pixels lie on the sheet: flat indices ``(N, S * S)`` int64."""
+
+    still: Tensor  # for everything but hair
+    curled: Tensor  # for hair
+
+
+def lookup(parameters: FaceParameters, shapes: Textures, size: int) -> Lookup:
+    """Undo cut, zoom, roll, warp and trembling for each pixel of the picture."""
+    n = len(sheet_axis(size))
+    scale = n / (1.0 + 2.0 * _MARGIN)
+    p = parameters
+    shrink = torch.exp(-p.zoom.double())
+    cos, sin = torch.cos(p.roll.double()) * shrink, torch.sin(p.roll.double()) * shrink
+    far = torch.where(p.cut > 0, p.cut, 1.0).double()
+    axis = _picture_axis(size)
+    x = axis - _CENTRE[0] - (p.shift_x * far)[:, None]  # (N, S)
+    y = axis - _CENTRE[1] - (p.shift_y * far)[:, None]
+
+    def place(across: Tensor, down: Tensor, centre: float, bend: Tensor) -> Tensor:
+        """``(N, S)`` along columns and rows and ``(N, S, S)`` bend -> pixel numbers on the sheet, float32."""
+        across = ((across + centre + _MARGIN) * scale).float()[:, None, :]
+        return (across + (down * scale).float()[:, :, None]) + bend * scale
+
+    column = place(cos[:, None] * x, sin[:, None] * y, _CENTRE[0], shapes.bend[:, 0])
+    row = place(-sin[:, None] * x, cos[:, None] * y, _CENTRE[1], shapes.bend[:, 1])
+
+    def flat(column: Tensor, row: Tensor) -> Tensor:
+        return (row.clamp(0, n - 1).long() * n + column.clamp(0, n - 1).long()).flatten(1)
+
+    return Lookup(flat(column, row), flat(column + shapes.curl[:, 0] * scale, row + shapes.curl[:, 1] * scale))
+
+
+def look_up(labels: Tensor, at: Tensor, size: int) -> Tensor:
+    """``(N, n, n)`` of a sheet and flat indices ``(N, S * S)`` -> ``(N, S, S)``."""
+    return labels.flatten(1).gather(1, at).view(-1, size, size)
