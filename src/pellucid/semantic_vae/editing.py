@@ -23,7 +23,7 @@ from pellucid.semantic_vae.classes import ClassSet
 Kind = Literal["reconstruct", "generate", "perturb", "interpolate", "swap", "remove", "add", "move"]
 KINDS: tuple[str, ...] = get_args(Kind)
 PRIORS = ("standard", "empirical")
-_DRAWING = ("generate", "perturb", "add")  # what needs a seed
+DRAWING = ("generate", "perturb", "add")  # what needs a seed
 _SEEDS = 2**31
 
 
@@ -216,7 +216,7 @@ def seeded(operations: Iterable[Operation], seed: int = 0) -> History:
     """
     return tuple(
         replace(operation, seed=int(torch.randint(_SEEDS, (1,), generator=generator_of(seed, place))))
-        if operation.kind in _DRAWING and operation.seed is None
+        if operation.kind in DRAWING and operation.seed is None
         else operation
         for place, operation in enumerate(operations)
     )
@@ -328,11 +328,11 @@ def presence(
 def edited_parts(
     operations: Iterable[Operation], classes: ClassSet, directions: DirectionSet | None = None
 ) -> tuple[int, ...]:
-    """Ids of all parts that a history changes, in the class set's order; a ``reconstruct`` takes its parts out."""
-    edited: set[int] = set()
-    for operation in operations:
-        rows = part_rows(operation, classes, directions)
-        edited = edited - set(rows) if operation.kind == "reconstruct" else edited | set(rows)
+    """Ids of all parts that a history touches, in the class set's order.
+
+    ``reconstruct`` counts: it asks to see the network's version of its parts.
+    """
+    edited = {row for operation in operations for row in part_rows(operation, classes, directions)}
     return tuple(classes.parts[row] for row in sorted(edited))
 
 
@@ -464,7 +464,8 @@ def _prior_of(prior: Callable[[str | None], Prior] | Prior | None, operation: Op
         if operation.prior == "empirical":
             raise ConfigError("these weights have no empirical prior", "fit one with pellucid parts fit")
         return None
-    return prior if hasattr(prior, "draw") else prior(operation.prior)  # type: ignore[return-value, operator]
+    # A set of priors is called with the name; it may be drawn from itself too.
+    return prior(operation.prior) if callable(prior) else prior
 
 
 def _presence_after(
