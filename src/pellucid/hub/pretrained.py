@@ -191,6 +191,22 @@ def load_state(module: nn.Module, source: str | Path | Mapping[str, Tensor], *, 
         WeightsError: keys are missing, extra or wrong-shaped; up to five of each are named. Nothing is copied then.
     """
     state = source if isinstance(source, Mapping) else read_state(source)
+    expect_state(module, state, strict=strict, origin="" if isinstance(source, Mapping) else f" in {source}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def expect_state(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool = True, origin: str = "") -> None:
+    """Check that a state dict has a module's keys and shapes, copying nothing; the module may be on ``meta``.
+
+    Args:
+        module: says which keys and shapes are expected.
+        state: what was read.
+        strict: see `load_state`.
+        origin: where it was read, for the message, such as ``" in weights.pth"``.
+
+    Raises:
+        WeightsError: keys are missing, extra or wrong-shaped; up to five of each are named.
+    """
     expected = module.state_dict()
     missing = [f"{key} {_shape(expected[key])}" for key in expected if key not in state]
     extra = [f"{key} {_shape(state[key])}" for key in state if key not in expected]
@@ -205,11 +221,9 @@ def load_state(module: nn.Module, source: str | Path | Mapping[str, Tensor], *, 
         if keys
     )
     if wrong or (strict and listing):
-        origin = "" if isinstance(source, Mapping) else f" in {source}"
         raise WeightsError(f"weights{origin} do not fit {type(module).__name__}: {listing}")
     if listing:
         log.warning("weights for %s taken in part: %s", type(module).__name__, listing)
-    module.load_state_dict(dict(state), strict=False)
 
 
 def save_pretrained(
