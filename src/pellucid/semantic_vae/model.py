@@ -8,6 +8,7 @@ Shapes: B masks, P parts (classes without background), C classes, L numbers a co
 Names of modules are those of the public code, so that its checkpoints load.
 """
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, InputError
+from pellucid.nn.conv import doubled_conv, pointwise
+from pellucid.semantic_vae.planes import PlaneLinear, one_hot, shrink_labels
 
 InitState = tuple[Tensor, Tensor] | torch.Generator | None
 
@@ -184,8 +187,8 @@ class Encoder(nn.Module):
     def __init__(self, pixels: int, widths: tuple[int, ...], latent: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for c_in, c_out in zip((pixels, *widths), widths, strict=False):
-            layers += [nn.Linear(c_in, c_out), nn.ReLU()]
+        for c_in, c_out in itertools.pairwise((pixels, *widths)):
+            layers += [nn.Linear(c_in, c_out) if layers else PlaneLinear(c_in, c_out), nn.ReLU()]
         self.encs = nn.Sequential(*layers)
         self.mu = nn.Linear(widths[-1], latent)
         self.log_var = nn.Linear(widths[-1], latent)
@@ -235,13 +238,17 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.in_layers[1](self.in_layers[0](x))
-        if self.enlarges:
-            h = _double(h)
-        h = self.out_layers(self.in_layers[2](h))
-        # A 1x1 convolution and nearest enlarging may change places; this way it costs a quarter.
-        skip = self.skip_connection(x)
-        return h + (_double(skip) if self.enlarges else skip)
+        h, first = self._activate(self.in_layers, x), self.in_layers[2]
+        h = doubled_conv(h, first.weight, first.bias) if self.enlarges else first(h)
+        h = self.out_layers[3](self._activate(self.out_layers, h))
+        # A 1x1 convolution and the enlarging by nearest may change places; this way it costs a quarter.
+        skip = pointwise(x, self.skip_connection.weight, self.skip_connection.bias)
+        return _add_doubled(h, skip) if self.enlarges else h + skip
+
+    @staticmethod
+    def _activate(layers: nn.Sequential, x: Tensor) -> Tensor:
+        # In place where no gradient needs what was before: the maps are large, and memory is slow.
+        return F.silu(layers[0](x), inplace=not torch.is_grad_enabled())
 
 
 class Decoder(nn.Module):
@@ -251,7 +258,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.stride = stride
         self.in_conv = nn.Conv2d(c_in, channels[0], 1)
-        pairs = list(zip(channels, channels[1:], strict=False))
+        pairs = list(itertools.pairwise(channels))
         self.decs = nn.ModuleList(
             ResidualBlock(a, b, groups, enlarges=stride == 1 or index + 1 < len(pairs))
             for index, (a, b) in enumerate(pairs)
@@ -259,10 +266,11 @@ class Decoder(nn.Module):
         self.out_conv = nn.Conv2d(channels[-1], c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.in_conv(x)
+        # Channels last: the way in which convolutions on a CPU, and in half precision on a GPU, are at home.
+        x = self.in_conv(x.contiguous(memory_format=torch.channels_last))
         for block in self.decs:
             x = block(x)
-        x = self.out_conv(x)
+        x = pointwise(x, self.out_conv.weight, self.out_conv.bias)
         if self.stride == 2:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         return x
@@ -307,7 +315,9 @@ class SemanticVAE(nn.Module):
             InputError: not a batch of label maps.
         """
         small = shrink_labels(labels, self.config.encoder_side)
-        return self.encs(_one_hot(small, self.config).flatten(2).to(self.encs.mu.weight.dtype))
+        first = self.encs.encs[0]
+        assert isinstance(first, PlaneLinear)
+        return self.encs.after_first(first.of_labels(small, self.config.parts))
 
     def encode_planes(self, planes: Tensor) -> Posterior:
         """Encode the planes of the parts ``(B, P, H, W)`` in [0, 1], of which several may cover a pixel, or none.
@@ -383,27 +393,13 @@ class SemanticVAE(nn.Module):
 
 def planes_of(labels: Tensor, config: SemanticVAEConfig) -> Tensor:
     """Planes of the parts ``(B, P, H, W)``, float32, 1 where the label ``(B, H, W)`` is the part's id."""
-    return _one_hot(labels, config).float()
+    return one_hot(labels, config.parts).float()
 
 
-def shrink_labels(labels: Tensor, side: int) -> Tensor:
-    """Label maps ``(B, H, W)`` at ``side`` by torch's nearest rule, which takes pixels 0, 2, 4, ... of twice the size.
-
-    Raises:
-        InputError: not a batch of label maps.
-    """
-    if labels.ndim != 3 or labels.is_floating_point():
-        raise InputError(f"labels: expected whole numbers (B, H, W), found {labels.dtype} {tuple(labels.shape)}")
-    height, width = labels.shape[-2:]
-    if height % side == 0 and width % side == 0:
-        return labels[:, :: height // side, :: width // side]
-    return F.interpolate(labels[:, None].to(torch.uint8), (side, side), mode="nearest")[:, 0]
-
-
-def _one_hot(labels: Tensor, config: SemanticVAEConfig) -> Tensor:
-    parts = torch.tensor(config.parts, dtype=labels.dtype, device=labels.device)
-    return labels[:, None] == parts[:, None, None]
-
-
-def _double(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+def _add_doubled(x: Tensor, small: Tensor) -> Tensor:
+    """``x (B, C, 2h, 2w)`` plus ``small (B, C, h, w)`` enlarged by nearest, without writing down the enlarged map."""
+    x, small = x.permute(0, 2, 3, 1), small.permute(0, 2, 3, 1)  # (B, 2h, 2w, C), the order in memory
+    height, width = small.shape[1:3]
+    cells = x.unflatten(2, (width, 2)).unflatten(1, (height, 2))  # (B, h, 2, w, 2, C)
+    out = cells + small[:, :, None, :, None]
+    return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
