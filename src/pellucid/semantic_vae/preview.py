@@ -12,8 +12,12 @@ from torch import Tensor
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.preview_roles import Role, roles_of
-from pellucid.semantic_vae.preview_scene import Scene, make_scene
+from pellucid.semantic_vae.preview_scene import FACE, Scene, make_scene
+from pellucid.semantic_vae.preview_features import draw_ears, draw_features
+from pellucid.semantic_vae.preview_hair import hair_color
+from pellucid.semantic_vae.preview_skin import backdrop, ear_skin, face_skin, marks_of, neck_skin, plain_shape
 from pellucid.semantic_vae.preview_style import PreviewStyle, style_from
+from pellucid.semantic_vae.preview_things import cloth_color, glasses_color, hat_color, metal_color
 
 
 class PreviewRenderer:
@@ -59,10 +63,41 @@ class PreviewRenderer:
         """
         scene = self._scene(labels, seed)
         chosen = style or PreviewStyle()
+        painted = self._painted(scene, chosen)
         picture = torch.zeros(3, *scene.size)
         for role, cover in scene.covers.items():
-            picture += cover * torch.tensor(_COLORS.get(role, "cloth") and _color(chosen, role))[:, None, None]
-        return picture.clamp(0.0, 1.0) if self.supersampling == 1 else _reduced(picture, self.supersampling)
+            picture += cover * painted[role]
+        return _reduced(picture, self.supersampling)
+
+    def _painted(self, scene: Scene, style: PreviewStyle) -> dict[Role, Tensor]:
+        """Every group of the picture as if it filled the canvas: ``(3, H, W)`` each."""
+        marks = marks_of(scene)
+        painted: dict[Role, Tensor] = {}
+        if scene.has_any(*FACE, Role.GLASSES):
+            face = scene.up(face_skin(scene, style, marks))
+            draw_features(face, scene, style, marks)
+            painted[Role.SKIN] = face
+        for role in scene.covers:
+            if role is Role.BACKGROUND:
+                painted[role] = scene.up(backdrop(scene, style))
+            elif role is Role.NECK:
+                painted[role] = scene.up(neck_skin(scene, style, marks))
+            elif role is Role.EAR:
+                painted[role] = scene.up(ear_skin(scene, style))
+                draw_ears(painted[role], scene, style)
+            elif role is Role.HAIR:
+                painted[role] = hair_color(scene, style)
+            elif role is Role.CLOTH:
+                painted[role] = cloth_color(scene, style, marks)
+            elif role is Role.HAT:
+                painted[role] = hat_color(scene, style)
+            elif role is Role.JEWEL:
+                painted[role] = metal_color(scene, style)
+            elif role is Role.GLASSES:
+                painted[role] = glasses_color(scene, style, painted[Role.SKIN])
+            elif role is Role.OTHER:
+                painted[role] = scene.up(plain_shape(scene, scene.coarse[role], style.cloth, style.light))
+        return painted
 
     def _scene(self, labels: Tensor, seed: int) -> Scene:
         if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex() or min(labels.shape) < 8:
@@ -77,16 +112,6 @@ class PreviewRenderer:
                 f"{len(self._roles) - 1}"
             )
         return make_scene(found, self._roles, self.supersampling, seed)
-
-
-_COLORS = {Role.SKIN: "skin", Role.HAIR: "hair"}
-
-
-def _color(style: PreviewStyle, role: Role) -> tuple[float, float, float]:
-    if role is Role.BACKGROUND:
-        return style.background[0]
-    names = {Role.SKIN: "skin", Role.NECK: "skin", Role.EAR: "skin", Role.HAIR: "hair", Role.HAT: "hat"}
-    return getattr(style, names.get(role, "cloth"))
 
 
 def _reduced(picture: Tensor, factor: int) -> Tensor:

@@ -116,6 +116,9 @@ class Scene:
     def has(self, role: Role) -> bool:
         return role in self.coarse
 
+    def has_any(self, *roles: Role) -> bool:
+        return any(role in self.coarse for role in roles)
+
     def share(self, *roles: Role) -> Tensor:
         """Coarse share of roles together: ``(h, w)``, zeros where none is there."""
         found = [self.coarse[role] for role in roles if role in self.coarse]
