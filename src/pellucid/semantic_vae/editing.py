@@ -1,4 +1,4 @@
-"""Edits of face parts as pure functions of their codes (Sec. 3.2 and 4.2 of the paper, Eq. 4), and their history.
+"""Edits of face parts as pure functions of their codes (Sec. 3.2 and 4.2 of the paper, Eq. 4).
 
 A code is one row z_p of L numbers for each part p. An edit changes the rows of its parts and nothing else; what the
 neighbours do about it is the decoder's business. Every history starts from the codes of the original mask: decoding
@@ -7,11 +7,10 @@ smooths a mask, and feeding the result back would add that up with each click.
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, get_args
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +18,48 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.operations import (
+    DRAWING,
+    KINDS,
+    PRIORS,
+    History,
+    Kind,
+    Operation,
+    history_from_json,
+    history_to_json,
+    seeded,
+    undo,
+)
+from pellucid.semantic_vae.unedited import allowed_classes, dilated, edited_region, keep_unedited, stray_guard
 
-Kind = Literal["reconstruct", "generate", "perturb", "interpolate", "swap", "remove", "add", "move"]
-KINDS: tuple[str, ...] = get_args(Kind)
-PRIORS = ("standard", "empirical")
-DRAWING = ("generate", "perturb", "add")  # what needs a seed
-_SEEDS = 2**31
+__all__ = [
+    "DRAWING",
+    "KINDS",
+    "PRIORS",
+    "Codes",
+    "DirectionSet",
+    "History",
+    "Kind",
+    "Operation",
+    "Prior",
+    "allowed_classes",
+    "apply",
+    "dilated",
+    "edited_parts",
+    "edited_region",
+    "history_from_json",
+    "history_to_json",
+    "keep_unedited",
+    "linear_mix",
+    "part_rows",
+    "presence",
+    "seeded",
+    "spherical_mix",
+    "stray_guard",
+    "undo",
+]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,170 +91,6 @@ class Codes:
         """z = mu + exp(logvar / 2) eps, what the official code always does: ``(..., P, L)``."""
         eps = torch.randn(self.mu.shape, generator=generator_of(seed)).to(self.mu)
         return self.mu + torch.exp(0.5 * self.logvar) * eps
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One edit.
-
-    Attributes:
-        kind: ``reconstruct`` takes the parts' own codes again; ``generate`` draws new ones for parts that are there;
-            ``perturb`` adds noise; ``interpolate`` is Eq. 4; ``swap`` is Eq. 4 with alpha 1; ``remove`` takes the code
-            of an absent part; ``add`` draws although the part is absent; ``move`` goes along an attribute.
-        parts: ids, names or groups of the class set. Only ``move`` may leave them out.
-        amount: noise of ``perturb`` (1 in the paper), alpha of ``interpolate`` in [0, 1], steps of ``move`` in the
-            attribute's unit.
-        temperature: standard deviation of ``generate`` and ``add`` against the prior's; 1 is the paper's.
-        seed: of the noise. None lets `seeded` choose.
-        reference: name of the other mask of ``interpolate`` and ``swap``.
-        attribute: what ``move`` changes, as `Directions` name it.
-        spherical: ``interpolate`` on the sphere instead of the chord.
-        prior: ``"standard"`` or ``"empirical"``, for ``generate`` and ``add``; None takes the empirical one if there
-            is one.
-        fit: from 0, drawn for itself, to 1, drawn so that it goes with the other parts; needs an empirical prior.
-
-    Raises:
-        ConfigError: a value is out of its range or belongs to another kind.
-    """
-
-    kind: Kind
-    parts: tuple[str | int, ...] = ()
-    amount: float = 1.0
-    temperature: float = 1.0
-    seed: int | None = None
-    reference: str | None = None
-    attribute: str | None = None
-    spherical: bool = False
-    prior: str | None = None
-    fit: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ConfigError(f"edit {self.kind!r} is not known", f"use one of {', '.join(KINDS)}")
-        if isinstance(self.parts, (str, int)):
-            object.__setattr__(self, "parts", (self.parts,))
-        object.__setattr__(self, "parts", tuple(self.parts))
-        if not self.parts and self.kind != "move":
-            raise ConfigError(f"{self.kind} needs at least one part, found none")
-        for name in ("amount", "temperature", "fit"):
-            if not math.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name} of {self.kind} must be a number, found {getattr(self, name)}")
-        if self.kind == "interpolate" and not 0.0 <= self.amount <= 1.0:
-            raise ConfigError(f"amount of interpolate must be in [0, 1], found {self.amount}")
-        if self.kind == "perturb" and self.amount < 0.0:
-            raise ConfigError(f"amount of perturb must be at least 0, found {self.amount}")
-        if self.temperature < 0.0:
-            raise ConfigError(f"temperature must be at least 0, found {self.temperature}")
-        if not 0.0 <= self.fit <= 1.0:
-            raise ConfigError(f"fit must be in [0, 1], found {self.fit}")
-        if self.prior is not None and self.prior not in PRIORS:
-            raise ConfigError(f"prior {self.prior!r} is not known", f"use one of {', '.join(PRIORS)}")
-        if (self.reference is not None) != (self.kind in ("interpolate", "swap")):
-            if self.reference is None:
-                raise ConfigError(f"{self.kind} needs a reference mask, found none")
-            raise ConfigError(f"{self.kind} takes no reference mask, found {self.reference!r}")
-        if (self.attribute is not None) != (self.kind == "move"):
-            if self.attribute is None:
-                raise ConfigError("move needs an attribute, found none")
-            raise ConfigError(f"{self.kind} takes no attribute, found {self.attribute!r}")
-        if self.spherical and self.kind != "interpolate":
-            raise ConfigError(f"{self.kind} is never spherical", "interpolate is")
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values for JSON; what is at its default is left out."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        defaults = {field.name: field.default for field in fields(self)}
-        kept = {name: value for name, value in values.items() if name == "kind" or value != defaults[name]}
-        return kept | ({"parts": list(self.parts)} if self.parts else {})
-
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Operation:
-        """Make one of `plain`'s values.
-
-        Raises:
-            ConfigError: a key is unknown, or a value is of another type.
-        """
-        wanted = {field.name for field in fields(cls)}
-        if not isinstance(values, Mapping) or "kind" not in values or not values.keys() <= wanted:
-            found = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
-            raise ConfigError(f"an edit is an object with kind and some of {', '.join(sorted(wanted))}, found {found}")
-        given = dict(values)
-        for name, kinds in _TYPES.items():
-            # bool is an int for Python; here "true" for an amount is a mistake.
-            if name in given and (
-                not isinstance(given[name], kinds) or isinstance(given[name], bool) != (kinds is bool)
-            ):
-                raise ConfigError(f"{name} of {given['kind']} must be {_NAMES[name]}, found {given[name]!r}")
-        parts = given.get("parts", ())
-        if not all(isinstance(part, (str, int)) and not isinstance(part, bool) for part in parts):
-            raise ConfigError(f"parts of {given['kind']} must be names or ids, found {parts!r}")
-        return cls(**given)
-
-
-_TYPES: dict[str, Any] = {
-    "kind": str,
-    "parts": (list, tuple),
-    "amount": (int, float),
-    "temperature": (int, float),
-    "fit": (int, float),
-    "seed": (int, type(None)),
-    "reference": (str, type(None)),
-    "attribute": (str, type(None)),
-    "prior": (str, type(None)),
-    "spherical": bool,
-}
-_NAMES = {
-    "kind": "a name",
-    "parts": "a list",
-    "amount": "a number",
-    "temperature": "a number",
-    "fit": "a number",
-    "seed": "a whole number",
-    "reference": "a name",
-    "attribute": "a name",
-    "prior": "a name",
-    "spherical": "true or false",
-}
-
-History = tuple[Operation, ...]
-
-
-def undo(history: Sequence[Operation]) -> History:
-    """All but the last edit; nothing is left of nothing."""
-    return tuple(history[:-1])
-
-
-def history_to_json(history: Iterable[Operation]) -> str:
-    """Write a history so that `history_from_json` gives it back."""
-    return json.dumps([operation.plain() for operation in history], ensure_ascii=False)
-
-
-def history_from_json(text: str) -> History:
-    """Read a history.
-
-    Raises:
-        ConfigError: it is no JSON list of edits.
-    """
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"a history must be JSON, found {text[:40]!r}: {error}") from error
-    if not isinstance(found, list):
-        raise ConfigError(f"a history must be a JSON list of edits, found {type(found).__name__}")
-    return tuple(Operation.of(values) for values in found)
-
-
-def seeded(operations: Iterable[Operation], seed: int = 0) -> History:
-    """Give a seed to every edit that draws and has none.
-
-    It follows from ``seed`` and the edit's place in the history, so undoing the last changes no other.
-    """
-    return tuple(
-        replace(operation, seed=int(torch.randint(_SEEDS, (1,), generator=generator_of(seed, place))))
-        if operation.kind in DRAWING and operation.seed is None
-        else operation
-        for place, operation in enumerate(operations)
-    )
 
 
 class Prior(Protocol):
@@ -279,6 +150,7 @@ def apply(
     present = codes.present
     for operation in seeded(operations):
         rows = part_rows(operation, classes, directions)
+        _tell_absent(operation, rows, present, classes)
         if operation.kind == "reconstruct":
             z[..., rows, :] = source[..., rows, :]
         elif operation.kind in ("generate", "add"):
@@ -300,7 +172,11 @@ def apply(
                 raise ConfigError("remove needs the code of an absent part, found none")
             z[..., rows, :] = absent_code.to(z)
         elif operation.kind == "move":
-            for part, offset in _offsets(operation, directions).items():
+            offsets = _offsets(operation, directions)
+            if not offsets.keys() & {classes.parts[row] for row in rows}:
+                moved = ", ".join(classes.names[part] for part in offsets)
+                raise ConfigError(f"attribute {operation.attribute!r} moves {moved}, and none of these is named")
+            for part, offset in offsets.items():
                 row = classes.parts.index(part)
                 if row in rows:
                     moved = z[..., row, :] + operation.amount * offset.to(z)
@@ -368,72 +244,14 @@ def spherical_mix(source: Tensor, target: Tensor, alpha: float) -> Tensor:
     return torch.where(straight, linear_mix(source, target, alpha), arc)
 
 
-def allowed_classes(present: Tensor, classes: ClassSet) -> Tensor:
-    """Presence of parts as a mask over all classes, the background always in it: ``(..., P) -> (..., C)`` bool."""
-    allowed = torch.ones(*present.shape[:-1], len(classes.names), dtype=torch.bool, device=present.device)
-    allowed[..., list(classes.parts)] = present
-    return allowed
-
-
-def stray_guard(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Forbid classes: ``(..., C, H, W)`` and ``(..., C)`` bool -> logits, -inf where not allowed.
-
-    The paper's Fig. 4 shows such strays. When no class is allowed, nothing is forbidden: an argmax needs one.
-    """
-    forbidden = ~allowed & allowed.any(dim=-1, keepdim=True)
-    return logits.masked_fill(forbidden[..., None, None], float("-inf"))
-
-
-def edited_region(source: Tensor, edited: Tensor, parts: Iterable[int], radius: float = 12.0) -> Tensor:
-    """Pixels within ``radius`` of where the parts were or are: label maps ``(..., H, W) -> (..., H, W)`` bool.
-
-    Args:
-        source, edited: before and after.
-        parts: ids.
-        radius: Euclidean, in pixels of these maps.
-    """
-    inside = torch.zeros(source.shape, dtype=torch.bool, device=source.device)
-    for part in parts:
-        inside |= (source == part) | (edited == part)
-    return dilated(inside, radius)
-
-
-def keep_unedited(source: Tensor, edited: Tensor, parts: Iterable[int], radius: float = 12.0) -> Tensor:
-    """Copy from the source whatever lies farther than ``radius`` from the old and new regions of the edited parts.
-
-    The network smooths everything, also what nobody edited.
-
-    Args:
-        source, edited: label maps ``(..., H, W)``.
-        parts: ids of the edited parts.
-        radius: in pixels of these maps; 12 at 256.
-
-    Returns:
-        Label maps ``(..., H, W)``.
-    """
-    return torch.where(edited_region(source, edited, parts, radius), edited, source)
-
-
-def dilated(inside: Tensor, radius: float) -> Tensor:
-    """Grow a region by a disc: ``(..., H, W)`` bool -> pixels at most ``radius`` away from one inside.
-
-    One run of sums per row offset of the disc; exact, and without a distance transform.
-    """
-    height, width = inside.shape[-2:]
-    grown = inside.clone()
-    if radius <= 0:
-        return grown
-    sums = torch.nn.functional.pad(inside.to(torch.int32).cumsum(dim=-1), (1, 0))  # (..., H, W + 1)
-    columns = torch.arange(width, device=inside.device)
-    reach = min(int(radius), height - 1)
-    for offset in range(reach + 1):
-        half = int(math.sqrt(radius * radius - offset * offset))
-        right = (columns + half + 1).clamp(max=width)
-        left = (columns - half).clamp(min=0)
-        row_hit = sums[..., right] > sums[..., left]  # (..., H, W): something inside within half columns
-        grown[..., offset:, :] |= row_hit[..., : height - offset, :]
-        grown[..., : height - offset, :] |= row_hit[..., offset:, :]
-    return grown
+def _tell_absent(operation: Operation, rows: list[int], present: Tensor, classes: ClassSet) -> None:
+    if operation.kind in ("generate", "perturb", "move"):
+        absent = [classes.names[classes.parts[row]] for row in rows if not bool(present[..., row].any())]
+        if absent:
+            level = logging.WARNING if len(absent) == len(rows) else logging.INFO
+            log.log(
+                level, "%s: no %s in the mask, left as it is; add puts one there", operation.kind, ", ".join(absent)
+            )
 
 
 def _drawn(
