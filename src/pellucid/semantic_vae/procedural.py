@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.procedural_canvas import Sheet, look_up, lookup, textures
+from pellucid.semantic_vae.procedural_canvas import Sheet, cover, look_up, lookup, textures
 from pellucid.semantic_vae.procedural_hair import cap_of, draw_back_hair, draw_front_hair, draw_hat
 from pellucid.semantic_vae.procedural_parameters import FaceParameters, parameters_of
 from pellucid.semantic_vae.procedural_parts import (
     EARRING,
     EYE,
     HAIR,
+    HAT,
     LOWER_LIP,
     MOUTH,
     NOSE,
@@ -34,7 +35,7 @@ from pellucid.semantic_vae.procedural_parts import (
 
 _LEAST_SIZE = 16
 _AT_ONCE = 4  # masks drawn together: more would leave the processor's cache
-_OVER_HAIR = (NOSE, *EYE, MOUTH, UPPER_LIP, LOWER_LIP, EARRING)
+_OVER_HAIR = (NOSE, MOUTH, UPPER_LIP, LOWER_LIP, EARRING)
 
 
 def procedural_masks(count: int, seed: int, size: int = 256, first: int = 0) -> tuple[Tensor, FaceParameters]:
@@ -81,9 +82,8 @@ def draw_masks(parameters: FaceParameters, size: int = 256) -> Tensor:
 def _draw(p: FaceParameters, size: int) -> Tensor:
     shapes = textures(p, size)
     back, face, front, hat = (Sheet(len(p), size) for _ in range(4))
-    axis = face.axis.double()
-    head = head_of(p, axis)
-    cap = cap_of(p, head, shapes, axis)
+    head = head_of(p, face.axis)
+    cap = cap_of(p, head, shapes, face.axis)
     draw_back_hair(back, p, head, cap, shapes)
     draw_clothes(face, p, head, shapes)
     draw_ears(face, p, head)
@@ -98,10 +98,15 @@ def _draw(p: FaceParameters, size: int) -> Tensor:
     at = lookup(p, shapes, size)
     picture = look_up(back.labels, at.curled, size)
     drawn = look_up(face.labels, at.still, size)
-    picture = torch.where(drawn > 0, drawn, picture)
-    falls = look_up(front.labels, at.curled, size) > 0
+    picture *= drawn == 0
+    picture |= drawn
+    falls = look_up(front.labels, at.waved, size) > 0
     for label in _OVER_HAIR:
         falls &= drawn != label
-    picture.masked_fill_(falls, HAIR)
+    swept = (p.sweep != 0).numpy()[:, None, None]
+    for label in EYE:
+        falls &= swept | (drawn != label)
+    cover(picture, falls, HAIR)
     worn = look_up(hat.labels, at.still, size)
-    return torch.where(worn > 0, worn, picture)
+    cover(picture, worn > 0, HAT)
+    return torch.from_numpy(picture)

@@ -26,7 +26,7 @@ class Cap(NamedTuple):
 
 def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap:
     """The outline that cap and locks share."""
-    x = head.axis - 0.10 * head.radius * torch.sin(head.turn)
+    x = head.axis - 0.30 * head.radius * torch.sin(head.turn)
     width, top = column_of(p.hair_width), column_of(p.hair_top)
     loose = column_of(p.hair_style) >= MEDIUM
     up = ((_WIDEST - axis) / (_WIDEST - top)).clamp(0.0, 1.0)
@@ -40,6 +40,9 @@ def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap
         width * above,
         torch.minimum(below, torch.where(axis < _WIDEST, width * above + 0.02, below)),
     )
+    # Locks are rounded where they end.
+    last = ((axis - column_of(p.hair_end) + 0.12) / 0.12).clamp(0.0, 1.5)
+    half = half - torch.where(loose, 0.05 * last**2, 0.0)
     half = torch.where((axis > top) & (column_of(p.hair_style) != BALD), half, -_NOWHERE)
     wave = column_of(p.curl) * 0.8
     lean = column_of(p.hair_lean)
@@ -56,37 +59,35 @@ def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap
 
 def draw_back_hair(sheet: Sheet, p: FaceParameters, head: Head, cap: Cap, shapes: Textures) -> None:
     """What lies behind head, neck and clothes."""
-    x = sheet.axis.double()
-    top = torch.full_like(cap.left, -_NOWHERE)
+    x = sheet.axis
     # A gap lets the ground show between neck and locks; else the hair closes behind the neck.
     gap = (column_of(p.hair_gap) == 1) & (column_of(p.hair_style) >= MEDIUM) & (x > 0.62)
     lock = column_of(p.lock_width) + 0.02 * shapes.coarse[:, 7]
     left_inner = torch.where(gap, torch.minimum(cap.left + lock, cap.x), cap.x)
     right_inner = torch.where(gap, torch.maximum(cap.right - lock, cap.x), cap.x)
-    sheet.paint(sheet.rows(cap.left, left_inner) & sheet.columns(top, cap.end[0]), HAIR)
-    sheet.paint(sheet.rows(right_inner - 0.004, cap.right) & sheet.columns(top, cap.end[1]), HAIR)
+    sheet.paint(sheet.rows(cap.left, left_inner) & sheet.above(cap.end[0]), HAIR)
+    sheet.paint(sheet.rows(right_inner - 0.004, cap.right) & sheet.above(cap.end[1]), HAIR)
 
 
 def draw_front_hair(sheet: Sheet, p: FaceParameters, head: Head, cap: Cap, shapes: Textures) -> None:
     """Hairline, hair over the face's sides, locks before clothes, and strands; the caller keeps it off the features."""
-    axis = sheet.axis.double()
+    axis = sheet.axis
     haired = column_of(p.hair_style) != BALD
     within = (-1.0, 0.62)
-    sheet.paint(
-        sheet.rows(cap.left, cap.right, within)
-        & sheet.columns(torch.full_like(cap.left, -_NOWHERE), _hairline(p, head, shapes, axis), within),
-        HAIR,
-        within,
-    )
+    forehead = sheet.above(_hairline(p, head, shapes, axis), within)
+    sheet.paint(sheet.rows(cap.left, cap.right, within) & forehead, HAIR, within)
     start = column_of(p.hairline) - 0.05
     end = column_of(p.strip_end) + 0.03 * shapes.fine[:, 8]
     taper = ((end - axis) / 0.12).clamp(0.0, 1.0)
-    strip = torch.where(haired & (axis > start) & (axis < end), taper, -_NOWHERE)
+    shown = haired & (axis > start) & (axis < end)
     within = (0.10, 1.0)
-    for edge, width, line, sign in ((head.left, p.strip_left, 9, 1.0), (head.right, p.strip_right, 10, -1.0)):
-        reach = (column_of(width) * (1.0 + 0.5 * shapes.coarse[:, line])) * strip
-        outer, inner = edge - sign * 0.02, edge + sign * reach
-        low, high = (outer, inner) if sign > 0 else (inner, outer)
+    # Below the cheeks hair hangs straight down; it does not follow the jaw.
+    left, right = head.left.cummin(1).values, head.right.cummax(1).values
+    for edge, width, line, side in ((left, p.strip_left, 9, 1.0), (right, p.strip_right, 10, -1.0)):
+        reach = column_of(width) * (1.0 + 0.5 * shapes.coarse[:, line]) * taper
+        inner = torch.where(shown, edge + side * reach, -side * _NOWHERE)
+        outer = edge - side * 0.02 * taper
+        low, high = (outer, inner) if side > 0 else (inner, outer)
         sheet.paint(sheet.rows(low, high, within), HAIR, within)
     _draw_front_locks(sheet, p, head, cap, shapes)
     _draw_strands(sheet, p, head, shapes)
@@ -97,7 +98,8 @@ def _hairline(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> 
     aside = axis - (head.middle_x + column_of(p.parting))
     sag = column_of(p.hairline_sag) * (aside.abs() - 0.06).clamp(min=0.0) ** 2
     sweep = column_of(p.sweep)
-    swept = sweep.abs() * (torch.where(sweep > 0, aside, -aside) + 0.05).clamp(min=0.0)
+    swept = sweep.abs() * ((torch.where(sweep > 0, aside, -aside) + 0.05) / 0.34).clamp(min=0.0)
+    sag = sag * torch.where(sweep != 0, 0.5, 1.0)
     fringe = column_of(p.fringe)
     rough = column_of(p.hairline_rough) * (0.012 + 0.022 * fringe)
     return column_of(p.hairline) + sag + swept + rough * (shapes.fine[:, 11] + 0.6 * shapes.coarse[:, 11])
@@ -108,19 +110,18 @@ def _draw_front_locks(sheet: Sheet, p: FaceParameters, head: Head, cap: Cap, sha
     loose = column_of(p.hair_style) >= MEDIUM
     if not bool((loose & (place > 0)).any()):
         return
-    axis = sheet.axis.double()
+    axis = sheet.axis
     within = (0.36, 2.0)
     width = column_of(p.lock_width) * (1.0 + 0.25 * shapes.coarse[:, 0]) * ((axis - 0.36) / 0.3).clamp(0.0, 1.0)
-    top = torch.full_like(cap.left, -_NOWHERE)
     left = torch.where(loose & (place > 0), cap.left, _NOWHERE)
     right = torch.where(loose & (place == 1), cap.right, -_NOWHERE)
-    sheet.paint(sheet.rows(left, cap.left + width, within) & sheet.columns(top, cap.end[0], within), HAIR, within)
-    sheet.paint(sheet.rows(cap.right - width, right, within) & sheet.columns(top, cap.end[1], within), HAIR, within)
+    sheet.paint(sheet.rows(left, cap.left + width, within) & sheet.above(cap.end[0], within), HAIR, within)
+    sheet.paint(sheet.rows(cap.right - width, right, within) & sheet.above(cap.end[1], within), HAIR, within)
 
 
 def _draw_strands(sheet: Sheet, p: FaceParameters, head: Head, shapes: Textures) -> None:
     """Thin bent wedges from the hairline down."""
-    y = sheet.axis.double()
+    y = sheet.axis
     within = (0.10, 0.85)
     for k in range(STRANDS):
         shown = (column_of(p.strands) > k) & (column_of(p.hair_style) != BALD)
@@ -143,17 +144,15 @@ def draw_hat(sheet: Sheet, p: FaceParameters, cap: Cap, head: Head, shapes: Text
     worn = column_of(p.hat) != NO_HAT
     if not bool(worn.any()):
         return
-    y = sheet.axis.double()
+    y = sheet.axis
     line, top = column_of(p.hat_line), column_of(p.hair_top) - 0.02
     within = (-1.0, 0.50)
-    width = torch.maximum(column_of(p.hair_width), 1.08 * head.radius) + 0.015
+    width = torch.maximum(column_of(p.hair_width), 1.08 * head.radius).clamp(max=0.40) + 0.015
     up = ((_WIDEST - y) / (_WIDEST - top)).clamp(0.0, 1.0)
     half = torch.where(worn & (y > top), width * (1.0 - up**2.6) ** (1.0 / 2.6), -_NOWHERE)
     bow = line + 0.25 * (y - cap.x) ** 2 + 0.004 * shapes.coarse[:, 1]
     bottom = torch.where(worn, bow, -_NOWHERE)
-    crown = sheet.rows(cap.x - half, cap.x + half, within) & sheet.columns(
-        torch.full_like(bottom, -_NOWHERE), bottom, within
-    )
+    crown = sheet.rows(cap.x - half, cap.x + half, within) & sheet.above(bottom, within)
     sheet.paint(crown, HAT, within)
     u = (y - cap.x) / torch.maximum(column_of(p.hat_brim), width + 0.02)
     thick = torch.where(

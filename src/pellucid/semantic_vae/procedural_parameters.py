@@ -78,20 +78,20 @@ class FaceParameters:
 
     # How the head is held and how the picture is cut.
     turn: Annotated[Tensor, _normal(0.0, 0.11)]  # to the right, about the upright axis
-    strong_turn: Annotated[Tensor, _seldom(0.1, -0.75, 0.75)]  # a three-quarter view; it takes the place of `turn`
+    strong_turn: Annotated[Tensor, _seldom(0.1, -0.62, 0.62)]  # a three-quarter view; it takes the place of `turn`
     roll: Annotated[Tensor, _normal(0.0, 0.035)]
     shift_x: Annotated[Tensor, _normal(0.0, 0.012)]
     shift_y: Annotated[Tensor, _normal(0.0, 0.010)]
     cut: Annotated[Tensor, _seldom(0.12, 1.5, 4.0)]  # so many times farther off the centre than usual
     zoom: Annotated[Tensor, _normal(0.0, 0.03)]  # natural logarithm of the magnification
     warp: Annotated[Tensor, _uniform(0.004, 0.010)]  # deviation of the 3 x 3 control points
-    jitter: Annotated[Tensor, _uniform(0.5, 2.0)]  # pixels of 256 by which edges tremble
+    jitter: Annotated[Tensor, _uniform(0.5, 1.6)]  # pixels of 256 by which edges tremble
 
     # Face.
-    face_width: Annotated[Tensor, _normal(0.289, 0.020)]  # half
-    face_top: Annotated[Tensor, _normal(0.155, 0.025)]
-    chin: Annotated[Tensor, _normal(0.865, 0.020)]
-    jaw: Annotated[Tensor, _uniform(1.9, 2.5)]  # exponent of the lower half: high is square
+    face_width: Annotated[Tensor, _normal(0.292, 0.020)]  # half
+    face_top: Annotated[Tensor, _normal(0.140, 0.025)]
+    chin: Annotated[Tensor, _normal(0.875, 0.020)]
+    jaw: Annotated[Tensor, _uniform(1.75, 2.4)]  # exponent of the lower half: high is square
 
     # Ears and earrings.
     ear_chance: Annotated[Tensor, _uniform(0.0, 1.0)]  # low shows ears
@@ -106,7 +106,7 @@ class FaceParameters:
     eye_y: Annotated[Tensor, _normal(0.478, 0.004)]
     eye_spacing: Annotated[Tensor, _normal(0.122, 0.004)]  # half the distance of the eyes
     eye_width: Annotated[Tensor, _normal(0.047, 0.004)]  # half
-    eye_height: Annotated[Tensor, _normal(0.0130, 0.0032)]  # half
+    eye_height: Annotated[Tensor, _normal(0.0145, 0.0032)]  # half
     eye_tilt: Annotated[Tensor, _normal(0.002, 0.003)]  # the outer corner stands so much higher
     brow_gap: Annotated[Tensor, _normal(0.066, 0.008)]
     brow_length: Annotated[Tensor, _normal(0.068, 0.008)]  # half
@@ -114,7 +114,7 @@ class FaceParameters:
     brow_arch: Annotated[Tensor, _uniform(0.0, 0.020)]
     brow_tilt: Annotated[Tensor, _normal(0.003, 0.005)]
     brow_shift: Annotated[Tensor, _normal(0.004, 0.006)]
-    glasses: Annotated[Tensor, _choice(0.92, 0.025, 0.035, 0.02)]
+    glasses: Annotated[Tensor, _choice(0.90, 0.03, 0.045, 0.025)]
     glasses_width: Annotated[Tensor, _uniform(0.085, 0.100)]  # half, of one glass
     glasses_height: Annotated[Tensor, _uniform(0.050, 0.075)]  # half
     glasses_rim: Annotated[Tensor, _uniform(0.006, 0.020)]
@@ -122,20 +122,20 @@ class FaceParameters:
     # Nose and mouth.
     nose_top: Annotated[Tensor, _normal(-0.020, 0.010)]  # beside the eyes' line
     nose_tip: Annotated[Tensor, _normal(0.655, 0.010)]
-    nose_width: Annotated[Tensor, _normal(0.088, 0.008)]  # half
+    nose_width: Annotated[Tensor, _normal(0.091, 0.008)]  # half
     nose_bridge: Annotated[Tensor, _uniform(0.28, 0.42)]  # width above, part of the width below
     nose_flare: Annotated[Tensor, _uniform(1.3, 3.0)]  # exponent: high widens late
     mouth_y: Annotated[Tensor, _normal(0.745, 0.010)]
     mouth_width: Annotated[Tensor, _normal(0.100, 0.012)]  # half
-    mouth_open: Annotated[Tensor, _normal(0.010, 0.021)]  # below 0 is shut
+    mouth_open: Annotated[Tensor, _normal(0.009, 0.023)]  # below 0 is shut
     smile: Annotated[Tensor, _uniform(-0.004, 0.024)]  # the corners stand so much higher
     upper_lip: Annotated[Tensor, _normal(0.026, 0.005)]
-    lower_lip: Annotated[Tensor, _normal(0.040, 0.006)]
+    lower_lip: Annotated[Tensor, _normal(0.046, 0.006)]
     lip_notch: Annotated[Tensor, _uniform(0.05, 0.35)]
 
     # Neck, necklace and clothes.
-    neck_width: Annotated[Tensor, _normal(0.165, 0.018)]  # half
-    neck_flare: Annotated[Tensor, _uniform(0.0, 2.2)]  # widening below the chin, length per length
+    neck_width: Annotated[Tensor, _normal(0.155, 0.018)]  # half
+    neck_flare: Annotated[Tensor, _uniform(0.0, 1.4)]  # widening below the chin, length per length
     neck_end: Annotated[Tensor, _uniform(0.93, 1.12)]
     collar: Annotated[Tensor, _uniform(0.0, 0.10)]  # the collar stands so much higher at the sides
     necklace: Annotated[Tensor, _seldom(0.05, 0.004, 0.013)]  # thickness
@@ -147,29 +147,31 @@ class FaceParameters:
     hair_style: Annotated[Tensor, _choice(0.03, 0.42, 0.20, 0.35)]
     hair_width: Annotated[Tensor, _normal(0.0, 1.0)]  # half of the cap
     hair_lean: Annotated[Tensor, _normal(0.0, 0.05)]  # volume on the right more than on the left, as a part
-    hair_top: Annotated[Tensor, _normal(0.0, 0.040)]
+    hair_top: Annotated[Tensor, _normal(-0.010, 0.040)]
     hair_bottom: Annotated[Tensor, _normal(0.50, 0.040)]  # where a short cap ends
     hair_end: Annotated[Tensor, _uniform(0.0, 1.0)]  # where locks end
     hair_end_lean: Annotated[Tensor, _normal(0.0, 0.05)]  # the right one ends so much lower than the left
     curl: Annotated[Tensor, _uniform(0.0, 0.030)]
     lock_width: Annotated[Tensor, _uniform(0.08, 0.16)]
-    lock_drift: Annotated[Tensor, _uniform(-0.05, 0.05)]
+    lock_drift: Annotated[Tensor, _uniform(-0.04, 0.06)]
     lock_tips: Annotated[Tensor, _uniform(0.0, 0.08)]
     lock_place: Annotated[
         Tensor, _choice(0.35, 0.40, 0.25)
     ]  # behind neck and clothes; before them; one before, one behind
     hair_gap: Annotated[Tensor, _choice(0.75, 0.25)]  # 1: the ground shows between neck and locks
-    fringe: Annotated[Tensor, _choice(0.78, 0.22)]
+    fringe: Annotated[Tensor, _choice(0.82, 0.18)]
     hairline: Annotated[Tensor, _uniform(0.0, 1.0)]
-    hairline_sag: Annotated[Tensor, _uniform(0.5, 3.2)]
+    hairline_sag: Annotated[Tensor, _uniform(0.3, 2.6)]
     hairline_rough: Annotated[Tensor, _uniform(0.0, 1.0)]
     parting: Annotated[Tensor, _uniform(-0.12, 0.12)]
-    sweep: Annotated[Tensor, _seldom(0.25, -1.1, 1.1)]  # slope of hair swept to one side; the sign tells which
+    sweep: Annotated[
+        Tensor, _seldom(0.22, -0.28, 0.28)
+    ]  # swept to one side, hair comes so far down; the sign tells which
     strip_left: Annotated[Tensor, _uniform(0.0, 0.06)]  # hair over the side of the face
     strip_right: Annotated[Tensor, _uniform(0.0, 0.06)]
     strip_end: Annotated[Tensor, _uniform(0.55, 0.90)]
     strands: Annotated[Tensor, _choice(0.7, 0.1, 0.08, 0.06, 0.06)]  # how many fall over the face
-    hat: Annotated[Tensor, _choice(0.97, 0.015, 0.015)]
+    hat: Annotated[Tensor, _choice(0.975, 0.0125, 0.0125)]
     hat_line: Annotated[Tensor, _uniform(0.24, 0.34)]
     hat_brim: Annotated[Tensor, _uniform(0.32, 0.55)]  # half its width
 
@@ -200,18 +202,18 @@ def parameters_of(seed: int, indices: Iterable[int]) -> FaceParameters:
 def _from_uniform(uniform: Tensor) -> FaceParameters:
     """``(N, fields)`` float64 in [0, 1) -> parameters, after the rules that tie some to others."""
     raw = {name: law.inverse(uniform[:, k]) for k, (name, law) in enumerate(_LAWS.items())}
-    raw["turn"] = torch.where(raw["strong_turn"] != 0, _away_from_zero(raw["strong_turn"], 0.35, 0.75), raw["turn"])
-    raw["sweep"] = torch.where(raw["sweep"] != 0, _away_from_zero(raw["sweep"], 0.3, 1.1), 0.0)
+    raw["turn"] = torch.where(raw["strong_turn"] != 0, _away_from_zero(raw["strong_turn"], 0.32, 0.62), raw["turn"])
+    raw["sweep"] = torch.where(raw["sweep"] != 0, _away_from_zero(raw["sweep"], 0.08, 0.28), 0.0)
     raw["mouth_open"] = raw["mouth_open"].clamp(min=0.0)
 
     style = raw["hair_style"]
-    mean = torch.tensor([0.0, 0.365, 0.425, 0.440], dtype=torch.float64)[style]
+    mean = torch.tensor([0.0, 0.380, 0.445, 0.465], dtype=torch.float64)[style]
     deviation = torch.tensor([0.0, 0.030, 0.045, 0.045], dtype=torch.float64)[style]
     raw["hair_width"] = mean + deviation * raw["hair_width"]
     low = torch.tensor([0.0, 0.0, 0.62, 0.95], dtype=torch.float64)[style]
     high = torch.tensor([0.0, 0.0, 0.85, 1.15], dtype=torch.float64)[style]
     raw["hair_end"] = low + (high - low) * raw["hair_end"]
-    raw["hairline"] = torch.where(raw["fringe"] == 1, 0.34 + 0.06 * raw["hairline"], 0.22 + 0.08 * raw["hairline"])
+    raw["hairline"] = torch.where(raw["fringe"] == 1, 0.32 + 0.07 * raw["hairline"], 0.17 + 0.10 * raw["hairline"])
     loose = style >= MEDIUM
     for side in ("strip_left", "strip_right"):
         raw[side] = torch.where(loose, raw[side], 0.5 * raw[side])
@@ -219,8 +221,8 @@ def _from_uniform(uniform: Tensor) -> FaceParameters:
 
     big = raw["earring"] == DROP
     hoop = raw["earring"] == HOOP
-    raw["earring_width"] *= torch.where(big, 0.034, torch.where(hoop, 0.040, 0.018))
-    raw["earring_height"] *= torch.where(big, 0.075, torch.where(hoop, 0.048, 0.024))
+    raw["earring_width"] *= torch.where(big, 0.040, torch.where(hoop, 0.050, 0.022))
+    raw["earring_height"] *= torch.where(big, 0.090, torch.where(hoop, 0.058, 0.028))
     # Rounded, so that the last bit of a processor's own erfinv is no part of a face.
     return FaceParameters(
         **{name: raw[name] if law.whole else (raw[name] * 1e6).round().div(1e6).float() for name, law in _LAWS.items()}

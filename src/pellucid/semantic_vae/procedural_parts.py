@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.semantic_vae.procedural_canvas import Sheet, Textures
+from pellucid.semantic_vae.procedural_canvas import Array, Sheet, Textures, cover
 from pellucid.semantic_vae.procedural_parameters import (
     CLEAR,
     HOOP,
@@ -27,8 +28,8 @@ MOUTH, UPPER_LIP, LOWER_LIP, HAIR, HAT, EARRING, NECKLACE, NECK, CLOTH = range(1
 
 _FACE_ANGLE = 1.2  # where the face ends on the cylinder and the side of the head begins, radians
 _EAR_ANGLE = 1.45
-_NOSE_RADIUS = 1.22  # how far the nose's tip stands out, in radii
-_FACE_MIDDLE = 0.55  # row where the face is widest
+_NOSE_RADIUS = 1.14  # how far the nose's tip stands out, in radii
+_FACE_MIDDLE = 0.53  # row where the face is widest
 _NOWHERE = 9.0
 
 
@@ -62,8 +63,10 @@ def head_of(p: FaceParameters, axis: Tensor) -> Head:
         torch.cos(turn - eye).clamp(min=0.15) / torch.cos(eye),
     )
     half_pi = torch.pi / 2
-    edge_right = radius * torch.sin((_FACE_ANGLE + turn).clamp(max=half_pi))
-    edge_left = radius * torch.sin((turn - _FACE_ANGLE).clamp(min=-half_pi))
+    # The side that is turned to the viewer shows the cheek up to the ear.
+    face = _FACE_ANGLE + 0.3 * turn.abs()
+    edge_right = radius * torch.sin((turn + face).clamp(max=half_pi))
+    edge_left = radius * torch.sin((turn - face).clamp(min=-half_pi))
     middle_x = centre + radius * torch.sin(turn)
     top, chin = column_of(p.face_top), column_of(p.chin)
     below = axis >= _FACE_MIDDLE
@@ -89,7 +92,7 @@ def head_of(p: FaceParameters, axis: Tensor) -> Head:
 
 def draw_clothes(sheet: Sheet, p: FaceParameters, head: Head, shapes: Textures) -> None:
     """Clothes, then the neck over them, then the necklace on the neck."""
-    x = y = sheet.axis.double()
+    x = y = sheet.axis
     within = (0.55, 2.0)
     neck_x = head.axis + 0.25 * (head.middle_x - head.axis)
     half = column_of(p.neck_width)
@@ -119,7 +122,7 @@ def draw_clothes(sheet: Sheet, p: FaceParameters, head: Head, shapes: Textures) 
 
 def draw_ears(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     """Ears behind the face; hidden by most long hair, and on the far side of a turned head."""
-    y = sheet.axis.double()
+    y = sheet.axis
     within = (0.40, 0.74)
     chance = torch.where(p.hair_style <= SHORT, 0.80, 0.22)
     for side, label in zip((1.0, -1.0), EAR, strict=True):
@@ -144,7 +147,7 @@ def draw_earrings(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     """A stud, a drop or a hoop below each ear that is not turned away."""
     if not bool((p.earring != NO_EARRING).any()):
         return
-    y = sheet.axis.double()
+    y = sheet.axis
     within = (0.55, 0.90)
     for side in (1.0, -1.0):
         x = head.axis + head.radius * torch.sin((side * _EAR_ANGLE + head.turn).clamp(-1.5, 1.5)) + side * 0.006
@@ -163,7 +166,7 @@ def draw_earrings(sheet: Sheet, p: FaceParameters, head: Head) -> None:
 
 def draw_eyes(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     """Brows, eyes, glasses, and eyes again behind clear glass."""
-    x = sheet.axis.double()
+    x = sheet.axis
     within = (0.30, 0.62)
     for k, label in enumerate(BROW):
         u, _ = _along(x, head, k, column_of(p.brow_length), column_of(p.brow_shift))
@@ -177,7 +180,7 @@ def draw_eyes(sheet: Sheet, p: FaceParameters, head: Head) -> None:
         sheet.paint(eye, label, within, only_on=SKIN)
     if bool((p.glasses != NO_GLASSES).any()):
         _draw_glasses(sheet, p, head, within)
-        seen = (p.glasses == CLEAR)[:, None, None]
+        seen = (p.glasses == CLEAR).numpy()[:, None, None]
         for eye, label in zip(eyes, EYE, strict=True):
             sheet.paint(eye & seen, label, within, only_on=GLASSES)
 
@@ -189,20 +192,20 @@ def _along(x: Tensor, head: Head, k: int, half: Tensor, shift: Tensor | float = 
     return side * (x - head.eye_x[k] - side * shift * scale) / (half * scale), scale
 
 
-def _eye(sheet: Sheet, p: FaceParameters, head: Head, k: int, within: tuple[float, float]) -> Tensor:
+def _eye(sheet: Sheet, p: FaceParameters, head: Head, k: int, within: tuple[float, float]) -> Array:
     """A lens of two parabolas, the upper one higher."""
-    u, _ = _along(sheet.axis.double(), head, k, column_of(p.eye_width))
+    u, _ = _along(sheet.axis, head, k, column_of(p.eye_width))
     middle = column_of(p.eye_y) - column_of(p.eye_tilt) * u
     height = column_of(p.eye_height).clamp(min=0.004) * (1.0 - u * u)
     return sheet.columns(middle - 1.15 * height, middle + 0.85 * height, within)
 
 
 def _draw_glasses(sheet: Sheet, p: FaceParameters, head: Head, within: tuple[float, float]) -> None:
-    x = sheet.axis.double()
+    x = sheet.axis
     worn = column_of(p.glasses) != NO_GLASSES
     half_height, rim = column_of(p.glasses_height), column_of(p.glasses_rim)
     middle = column_of(p.eye_y) + 0.012
-    shape = torch.zeros(len(p), 1, 1, dtype=torch.bool)
+    shape = np.zeros(1, bool)
     for k in range(2):
         half_width = column_of(p.glasses_width)
         u, scale = _along(x, head, k, half_width)
@@ -218,13 +221,13 @@ def _draw_glasses(sheet: Sheet, p: FaceParameters, head: Head, within: tuple[flo
     u_left, _ = _along(x, head, 1, column_of(p.glasses_width))
     bar = torch.where(worn & (u_right.abs() > 1.0) & (u_left.abs() > 1.0), 0.008, -_NOWHERE)
     shape = shape | sheet.columns(middle - 0.018 - bar, middle - 0.018 + bar, within)
-    part = sheet.labels[:, sheet.window(*within)]
-    part.masked_fill_(shape & (part > 0) & (part <= EAR[1]), GLASSES)
+    part = sheet.labels[:, sheet.window(within)]
+    cover(part, shape & (part > 0) & (part <= EAR[1]), GLASSES)
 
 
 def draw_nose(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     """A bridge that widens downward into wings, ended round; its tip stands out when the head turns."""
-    y = sheet.axis.double()
+    y = sheet.axis
     within = (0.38, 0.72)
     top, tip = column_of(p.eye_y) + column_of(p.nose_top), column_of(p.nose_tip)
     t = (y - top) / (tip - top)
@@ -241,7 +244,7 @@ def draw_nose(sheet: Sheet, p: FaceParameters, head: Head) -> None:
 
 def draw_mouth(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     """Upper lip with its notch, lower lip, and the inside between them when the mouth is open."""
-    x = sheet.axis.double()
+    x = sheet.axis
     within = (0.62, 0.92)
     middle_x = head.axis + 1.03 * head.radius * torch.sin(head.turn)
     angle = torch.asin(column_of(p.mouth_width) / head.radius)
