@@ -275,6 +275,11 @@ class ClassSet:
         return cls.from_dict({"name": file.stem, **found}, str(file))
 
 
+def present_ids(labels: Tensor) -> list[int]:
+    """List the values that occur in label maps of any shape, ascending; they must be 0 or above."""
+    return torch.bincount(labels.flatten()).nonzero().flatten().tolist()
+
+
 def class_set(source: "str | Path | ClassSet | None") -> ClassSet:
     """Find a class set: one that is given, a built-in one by name, or a file's; None is `CELEBAMASK_HQ`.
 

@@ -18,7 +18,7 @@ from pellucid.errors import FormatError, InputError
 from pellucid.io.arrays import to_uint8
 from pellucid.io.files import atomic_path
 from pellucid.layers.stack import LayerStack, Meta
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet, present_ids
 from pellucid.semantic_vae.label_geometry import Frame, Squaring, resize_labels, square
 from pellucid.semantic_vae.label_orders import OWN, Beard, sides_look_swapped
 from pellucid.semantic_vae.mask_arrays import labels_of_array, read_npz
@@ -76,7 +76,7 @@ def read_mask(
     source: MaskSource,
     classes: ClassSet = CELEBAMASK_HQ,
     order: str | None = None,
-    unmatched: float = 0.25,
+    unmatched: float = 0.15,
     beard: Beard = "skin",
     allow_empty: bool = False,
 ) -> Mask:
@@ -175,7 +175,7 @@ def _read_stack(stack: LayerStack, name: str, reading: Reading) -> tuple[Tensor,
 
 
 def _check_content(labels: Tensor, classes: ClassSet, name: str, allow_empty: bool) -> None:
-    present = labels.unique().tolist()
+    present = present_ids(labels)
     if present == [classes.background] and not allow_empty:
         raise InputError(f"{name}: holds nothing but {classes.names[present[0]]}, expected parts of a face")
     if len(present) == 1:

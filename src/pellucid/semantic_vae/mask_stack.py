@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.layers.stack import Layer, LayerStack, Meta
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.classes import ClassSet, present_ids
+from pellucid.semantic_vae.label_orders import tell_ids
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,7 @@ def as_stack(labels: Tensor, classes: ClassSet, picture: Tensor | None = None, m
     labels = check_labels(labels, classes)
     if picture is not None and tuple(picture.shape) != (3, *labels.shape):
         raise InputError(f"picture must be {(3, *labels.shape)} as the label map, found {tuple(picture.shape)}")
-    present = [int(one) for one in labels.unique()]
-    present.sort(key=lambda one: (one != classes.background, one))
+    present = sorted(present_ids(labels), key=lambda one: (one != classes.background, one))
     layers: list[Layer] = []
     for one in present:
         if picture is None:
@@ -110,14 +110,10 @@ def check_labels(labels: Tensor, classes: ClassSet, name: str = "label map") -> 
     if 0 in labels.shape:
         raise InputError(f"{name}: has no pixels, found {found}")
     labels = labels.detach().cpu()
-    wrong = (labels < 0) | (labels >= len(classes))
-    if bool(wrong.any()):
-        ids = labels[wrong].unique().tolist()
-        listed = ", ".join(map(str, ids[:6])) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
-        share = 100 * float(wrong.float().mean())
+    if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+        beyond = [one for one in labels.unique().tolist() if not 0 <= one < len(classes)]
         raise InputError(
-            f"{name}: ids beyond the class set {classes.name!r} (0 to {len(classes) - 1}): {listed}, "
-            f"on {share:.3g} % of the pixels",
+            f"{name}: ids beyond the class set {classes.name!r} (0 to {len(classes) - 1}): {tell_ids(labels, beyond)}",
             "give its class set or label order",
         )
     return labels.to(torch.uint8)
