@@ -6,22 +6,19 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pellucid.device import generator_of, resolve_device, resolve_dtype
 from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
-from pellucid.io.image import as_stack as read_picture
 from pellucid.layers import LayerStack
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import (
     DRAWING,
     Codes,
-    History,
     Operation,
     allowed_classes,
     apply,
@@ -32,12 +29,13 @@ from pellucid.semantic_vae.editing import (
 )
 from pellucid.semantic_vae.editing import stray_guard as strays_forbidden
 from pellucid.semantic_vae.fitting import Editing, load_editing, save_editing
-from pellucid.semantic_vae.generators import Generator, complete_style, open_generator
+from pellucid.semantic_vae.generators import Generator, open_generator
+from pellucid.semantic_vae.label_geometry import Frame, resize_labels, square
+from pellucid.semantic_vae.look import Look
+from pellucid.semantic_vae.mask_files import Mask, as_stack, read_mask
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
+from pellucid.semantic_vae.operations import Asked
 from pellucid.semantic_vae.priors import generate_all
-
-if TYPE_CHECKING:
-    from pellucid.semantic_vae.mask_files import Frame, Mask
 
 log = logging.getLogger(__name__)
 
@@ -173,9 +171,11 @@ class FacePartsPipeline:
             InputError: the mask or a reference cannot be read or is of another class set.
             ConfigError: an edit names an unknown part, the background, or something these weights do not have.
         """
-        asked = _Asked(seeded(operations, seed or 0), seed or 0, keep_unedited, radius, stray_guard)
-        seen = self._see(mask, asked.history, references, order)
-        return self._stack(seen, asked, self._look(seen, render, photo, style))
+        asked = Asked(seeded(operations, seed or 0), seed or 0, keep_unedited, radius, stray_guard)
+        read = read_mask(mask, self.classes, order=order)
+        source = self._see(read.labels)
+        others = self._references(references, asked.history, order)
+        return self._stack(read, source, others, asked, self._look(read, render, photo, style, asked.seed))
 
     def variants(
         self,
@@ -208,32 +208,30 @@ class FacePartsPipeline:
                 "variants need an edit that draws, found none",
                 f"use one of {', '.join(DRAWING)}, or ask for one result",
             )
-        seen = self._see(mask, wanted, references, order)
-        look = self._look(seen, render, photo, style)
+        read = read_mask(mask, self.classes, order=order)
+        source = self._see(read.labels)
+        others = self._references(references, wanted, order)
+        look = self._look(read, render, photo, style, seed)
         for index in range(n):
             own = int(torch.randint(_SEEDS, (1,), generator=generator_of(seed, index)))
             history = seeded((replace(operation, seed=None) for operation in wanted), own)
-            yield self._stack(seen, _Asked(history, own, keep_unedited, radius, stray_guard), look)
+            asked = Asked(history, own, keep_unedited, radius, stray_guard)
+            yield self._stack(read, source, others, asked, look)
 
-    @torch.no_grad()
     def encode(self, labels: Tensor) -> Codes:
         """Encode label maps.
 
         Args:
-            labels: ids ``(H, H)`` or ``(N, H, H)``, square; another side than the network's is brought to it first by
-                `mask_files.resize_labels`.
+            labels: ids ``(H, W)`` or ``(N, H, W)``, any size; padded to a square, and brought to the network's side
+                by `label_geometry.resize_labels`.
 
         Returns:
             Codes ``(P, L)`` or ``(N, P, L)``.
 
         Raises:
-            InputError: not square, or an id is not of the class set.
+            InputError: no label map, or an id is not of the class set.
         """
-        batch = self._batch(labels)
-        codes = [self.model.encode(chunk) for chunk in batch.split(_CHUNK)]
-        present = torch.stack([(batch == part).flatten(1).any(dim=1) for part in self.classes.parts], dim=1)
-        found = Codes(torch.cat([one.mu for one in codes]), torch.cat([one.logvar for one in codes]), present)
-        return found if labels.ndim == 3 else found[0]
+        return self._see(labels).codes
 
     @torch.no_grad()
     def decode(self, z: Tensor, allowed: Tensor | None = None, seed: int = 0) -> Tensor:
@@ -275,23 +273,23 @@ class FacePartsPipeline:
         radius: float = RADIUS,
         stray_guard: bool = True,
     ) -> Tensor:
-        """Edit label maps at the network's size.
+        """Edit label maps.
 
         Args:
-            labels: ids ``(H, H)`` or ``(N, H, H)``; the same edits and the same noise for each.
-            operations, seed, keep_unedited, radius, stray_guard: as in a call.
+            labels: ids ``(H, W)`` or ``(N, H, W)``, any size; the same edits and the same noise for each.
+            operations, keep_unedited, radius, stray_guard: as in a call.
+            seed: of the edits that have none of their own.
             references: label maps, or codes of one, by the names that edits use.
             codes: of ``labels``, where they are known already: a slider encodes once.
 
         Returns:
-            Label maps ``(S, S)`` or ``(N, S, S)`` uint8.
+            Label maps of the shape of ``labels``, uint8.
         """
-        asked = _Asked(seeded(operations, seed), seed, keep_unedited, radius, stray_guard)
-        others = {name: one if isinstance(one, Codes) else self.encode(one) for name, one in (references or {}).items()}
-        batch = self._batch(labels)
-        source = batch if labels.ndim == 3 else batch[0]
-        edited, region = self._edit(source, self.encode(source) if codes is None else codes, others, asked)
-        return edited if region is None else torch.where(region, edited, source)
+        asked = Asked(seeded(operations, seed), seed, keep_unedited, radius, stray_guard)
+        others = {
+            name: one if isinstance(one, Codes) else self._see(one).codes for name, one in (references or {}).items()
+        }
+        return self._edited(self._see(labels, codes), others, asked)
 
     def sample(
         self, count: int, seed: int = 0, prior: str | None = None, temperature: float = 1.0, fit: float = 0.0
@@ -318,7 +316,7 @@ class FacePartsPipeline:
         labels: Tensor,
         *,
         style: Any | None = None,
-        photo: Tensor | None = None,
+        photo: Any | None = None,
         source: Tensor | None = None,
         backend: str | Generator = "preview",
         seed: int = 0,
@@ -328,7 +326,7 @@ class FacePartsPipeline:
         Args:
             labels: ids ``(H, W)``.
             style: made by the same generator.
-            photo: sRGB ``(3, H, W)`` in [0, 1] to take the style from, instead.
+            photo: the picture to take the style from, instead; as `io.load_image` takes it.
             source: the mask of the photo, before any edit; ``labels`` when None.
             backend: see `generators.open_generator`; or a generator.
             seed: of the generator's own noise.
@@ -336,17 +334,14 @@ class FacePartsPipeline:
         Returns:
             sRGB ``(3, H, W)`` in [0, 1].
         """
-        generator = self.generator(backend)
-        if style is None:
-            known = labels if source is None else source
-            style = generator.mean_style() if photo is None else generator.style(photo.cpu(), known.cpu())
-        return generator.render(labels.cpu(), complete_style(generator, style, labels.cpu()), seed)
+        look = Look.make(self.generator(backend), labels if source is None else source, photo, style, seed=seed)
+        return look.picture(labels)
 
     def generator(self, backend: str | Generator) -> Generator:
         """Open a generator, once.
 
         Raises:
-            WeightsError, ConfigError: see `generators.open_generator`.
+            WeightsError: see `generators.open_generator`.
         """
         if not isinstance(backend, str):
             return backend
@@ -360,156 +355,100 @@ class FacePartsPipeline:
 
         return export_onnx(self.model, folder)
 
-    def _batch(self, labels: Tensor) -> Tensor:
-        """Label maps at the network's size on its device: ``(H, H)`` or ``(N, H, H) -> (N, S, S)``."""
-        from pellucid.semantic_vae.mask_files import resize_labels
-
-        if labels.ndim not in (2, 3) or labels.is_floating_point() or labels.shape[-1] != labels.shape[-2]:
+    def _see(self, labels: Tensor, codes: Codes | None = None) -> _Seen:
+        """Label maps ``(H, W)`` or ``(N, H, W)`` as squares, at the network's size, and encoded."""
+        if labels.ndim not in (2, 3) or labels.is_floating_point() or 0 in labels.shape:
             found = f"{tuple(labels.shape)} {labels.dtype}"
-            raise InputError(f"a label map must be square and whole numbers, (H, H) or (N, H, H), found {found}")
-        if labels.numel() and int(labels.max()) >= len(self.classes):
+            raise InputError(f"label maps must be whole numbers, (H, W) or (N, H, W), found {found}")
+        low, high = (int(one) for one in labels.aminmax())
+        if low < 0 or high >= len(self.classes):
             raise InputError(
-                f"label maps hold ids 0 to {len(self.classes) - 1} of {self.classes.name!r}, found {int(labels.max())}"
+                f"label maps must hold ids 0 to {len(self.classes) - 1} of {self.classes.name!r}, "
+                f"found {low if low < 0 else high}"
             )
-        if labels.shape[-1] != self.config.size:
-            log.info("masks of side %d are edited at %d", labels.shape[-1], self.config.size)
-            labels = resize_labels(labels, self.config.size)
-        return (labels if labels.ndim == 3 else labels[None]).to(self.device, torch.uint8)
+        maps = labels if labels.ndim == 3 else labels[None]
+        squares, frames = zip(*(square(one, fill=self.classes.background) for one in maps), strict=True)
+        squared, frame = torch.stack(squares), frames[0]
+        if squared.shape[-1] != self.config.size:
+            log.info("masks of side %d are edited at %d", squared.shape[-1], self.config.size)
+        small = resize_labels(squared, self.config.size).to(self.device, torch.uint8)
+        found = self._encoded(small) if codes is None else codes
+        if labels.ndim == 3:
+            return _Seen(squared, frame, small, found)
+        return _Seen(squared[0], frame, small[0], found[0] if codes is None else found)
 
-    def _edit(
-        self, source: Tensor, codes: Codes, references: Mapping[str, Codes], asked: _Asked
-    ) -> tuple[Tensor, Tensor | None]:
-        """Edited label maps of the source's shape, and the region they count in; None is everywhere."""
-        there = {"references": references, "directions": self.directions}
+    @torch.no_grad()
+    def _encoded(self, batch: Tensor) -> Codes:
+        codes = [self.model.encode(chunk) for chunk in batch.split(_CHUNK)]
+        present = torch.stack([(batch == part).flatten(1).any(dim=1) for part in self.classes.parts], dim=1)
+        return Codes(torch.cat([one.mu for one in codes]), torch.cat([one.logvar for one in codes]), present)
+
+    def _edited(self, source: _Seen, references: Mapping[str, Codes], asked: Asked) -> Tensor:
+        """Replay the history; label maps of the size they came in."""
         z = apply(
-            codes,
+            source.codes,
             asked.history,
             self.classes,
+            references=references,
             prior=self.priors,
+            directions=self.directions,
             absent_code=self.model.absent_code()[0],
-            **there,
         )
         allowed = None
         if asked.stray_guard:
-            allowed = allowed_classes(presence(codes, asked.history, self.classes, **there), self.classes)
-        edited = self.decode(z, allowed, asked.seed)
-        if not asked.keep_unedited:
-            return edited, None
-        parts = edited_parts(asked.history, self.classes, self.directions)
-        return edited, edited_region(source, edited, parts, asked.radius * self.config.size / REFERENCE)
-
-    def _see(
-        self, mask: Any, history: Iterable[Operation], references: Mapping[str, Any] | None, order: str | None
-    ) -> _Seen:
-        from pellucid.semantic_vae.mask_files import square
-
-        read = self._read(mask, order, "the mask")
-        squared, frame = square(read.labels)
-        small = self._batch(squared)[0]
-        given = dict(references or {})
-        for name in {operation.reference for operation in history if operation.reference} - given.keys():
-            if Path(name).expanduser().is_file():
-                given[name] = name
-        others: dict[str, Codes] = {}
-        for name, other in given.items():
-            found = self._read(other, order, f"reference {name!r}")
-            others[name] = self.encode(square(found.labels)[0])
-        return _Seen(read, squared, frame, small, self.encode(small), others)
-
-    def _read(self, mask: Any, order: str | None, what: str) -> Mask:
-        from pellucid.semantic_vae.mask_files import Mask, read_mask
-
-        found = mask if isinstance(mask, Mask) else read_mask(mask, self.classes, order=order)
-        if found.classes.fingerprint() != self.classes.fingerprint():
-            raise InputError(
-                f"{what} is of the class set {found.classes.name!r}, these weights are for {self.classes.name!r}",
-                "remap it first, or use weights of its class set",
+            there = presence(
+                source.codes, asked.history, self.classes, references=references, directions=self.directions
             )
-        return found
+            allowed = allowed_classes(there, self.classes)
+        edited = self.decode(z, allowed, asked.seed)
+        side = source.squared.shape[-1]
+        full = resize_labels(edited, side).to(source.squared.device)
+        if asked.keep_unedited:
+            parts = edited_parts(asked.history, self.classes, self.directions)
+            near = edited_region(source.small, edited, parts, asked.radius * self.config.size / REFERENCE)
+            # Put together at the mask's own size, so that what nobody edited comes back to the pixel.
+            near = resize_labels(near, side).to(full.device)
+            full = torch.where(near, full, source.squared.to(full.dtype))
+        return source.frame.restore(full)
 
-    def _look(self, seen: _Seen, render: str | Generator | None, photo: Any | None, style: Any | None) -> _Look | None:
-        if render is None:
-            if photo is not None or style is not None:
-                raise ConfigError("a photo or style is for rendering, and no renderer is named", "use render='preview'")
-            return None
-        generator = self.generator(render)
-        if style is None and photo is not None:
-            picture = read_picture(photo).composite()[:3]
-            size = seen.read.labels.shape
-            if picture.shape[-2:] != size:
-                log.info("the photo of %s is brought to the mask's %s", tuple(picture.shape[-2:]), tuple(size))
-                picture = F.interpolate(picture[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
-            style = generator.style(picture, seen.read.labels.cpu())
-        elif style is None:
-            style = generator.mean_style()
-        return _Look(generator, style, render if isinstance(render, str) else type(render).__name__)
+    def _references(
+        self, given: Mapping[str, Any] | None, history: Iterable[Operation], order: str | None
+    ) -> dict[str, Codes]:
+        """Codes of the other masks; a name that was not given and is a path's is read from there."""
+        masks = dict(given or {})
+        for operation in history:
+            name = operation.reference
+            if name and name not in masks and Path(name).expanduser().exists():
+                masks[name] = name
+        return {
+            name: self._see(read_mask(mask, self.classes, order=order).labels).codes for name, mask in masks.items()
+        }
 
-    def _stack(self, seen: _Seen, asked: _Asked, look: _Look | None) -> LayerStack:
-        from pellucid.semantic_vae.mask_files import as_stack, resize_labels
+    def _look(
+        self, read: Mask, render: str | Generator | None, photo: Any | None, style: Any | None, seed: int
+    ) -> Look | None:
+        if render is not None:
+            name = render if isinstance(render, str) else type(render).__name__
+            return Look.make(self.generator(render), read.labels, photo, style, seed=seed, name=name)
+        if photo is not None or style is not None:
+            raise ConfigError("a photo or style is for rendering, and no renderer is named", "use render='preview'")
+        return None
 
-        edited, region = self._edit(seen.small, seen.codes, seen.references, asked)
-        side = seen.squared.shape[-1]
-        full = resize_labels(edited.cpu(), side)
-        if region is not None:
-            # At the mask's own size, so that what nobody edited comes back to the pixel.
-            inside = resize_labels(region.to(torch.uint8).cpu(), side).bool()
-            full = torch.where(inside, full, seen.squared.to(full))
-        labels = seen.frame.restore(full)
-        picture = None
-        if look is not None:
-            picture = look.generator.render(labels, complete_style(look.generator, look.style, labels), asked.seed)
-            if picture.shape[-2:] != labels.shape:
-                log.info("rendered at %s, shown at %s", tuple(picture.shape[-2:]), tuple(labels.shape))
-                picture = F.interpolate(picture[None], labels.shape, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    def _stack(
+        self, read: Mask, source: _Seen, references: Mapping[str, Codes], asked: Asked, look: Look | None
+    ) -> LayerStack:
+        labels = self._edited(source, references, asked)
+        picture = None if look is None else look.picture(labels)
         parameters = asked.parameters() | {"render": look.name if look else None, "classes": self.classes.name}
-        meta = replace(seen.read.meta, method=ROOM, weights=self.weights, seed=asked.seed, parameters=parameters)
+        meta = replace(read.meta, method=ROOM, weights=self.weights, seed=asked.seed, parameters=parameters)
         return as_stack(labels, self.classes, picture, meta)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the user asks for; every edit that draws has its seed.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    history: History
-    seed: int
-    keep_unedited: bool
-    radius: float
-    stray_guard: bool
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.radius < float("inf"):
-            raise ConfigError(f"radius must be at least 0, found {self.radius}")
-
-    def parameters(self) -> dict[str, Any]:
-        """As plain values, for the meta data."""
-        return {
-            "history": [operation.plain() for operation in self.history],
-            "keep_unedited": self.keep_unedited,
-            "radius": self.radius,
-            "stray_guard": self.stray_guard,
-        }
-
-
-@dataclass(frozen=True)
 class _Seen:
-    """A mask as read, as a square, at the network's size ``(S, S)``, and encoded, with the codes of the references."""
+    """Masks as squares ``(..., H, H)``, at the network's size ``(..., S, S)``, and their codes ``(..., P, L)``."""
 
-    read: Mask
     squared: Tensor
     frame: Frame
     small: Tensor
     codes: Codes
-    references: Mapping[str, Codes]
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How a mask is rendered."""
-
-    generator: Generator
-    style: Any
-    name: str
