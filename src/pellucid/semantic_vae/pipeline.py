@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor
 
 from pellucid.device import generator_of, resolve_device, resolve_dtype
-from pellucid.errors import ConfigError, InputError, WeightsError
+from pellucid.errors import ConfigError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
 from pellucid.layers import LayerStack
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.coding import MaskCoder, SeenMask
 from pellucid.semantic_vae.editing import (
     DRAWING,
     Codes,
@@ -27,24 +27,20 @@ from pellucid.semantic_vae.editing import (
     presence,
     seeded,
 )
-from pellucid.semantic_vae.editing import stray_guard as strays_forbidden
 from pellucid.semantic_vae.fitting import Editing, load_editing, save_editing
 from pellucid.semantic_vae.generators import Generator, open_generator
-from pellucid.semantic_vae.label_geometry import Frame, resize_labels, square
+from pellucid.semantic_vae.label_geometry import resize_labels
 from pellucid.semantic_vae.look import Look
 from pellucid.semantic_vae.mask_files import Mask, as_stack, read_mask
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.operations import Asked
 from pellucid.semantic_vae.priors import generate_all
 
-log = logging.getLogger(__name__)
-
 ROOM = "semantic_vae"
 DEFAULT_WEIGHTS = "small"
 CLASSES = "classes.json"  # beside the weights
 RADIUS = 12.0  # pixels at REFERENCE
 REFERENCE = 256  # the side at which a radius is given
-_CHUNK = 16  # masks through the network at once
 _SEEDS = 2**31
 
 
@@ -75,19 +71,14 @@ class FacePartsPipeline:
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.config = model.config
-        if self.config.classes != len(classes) or self.config.background != classes.background:
-            raise WeightsError(
-                f"these weights are for {self.config.classes} classes with background {self.config.background}, the "
-                f"class set {classes.name!r} has {len(classes)} with background {classes.background}"
-            )
         self.classes = classes
         self.weights = weights
         self.priors = editing.priors if editing else None
         self.directions = editing.directions if editing else None
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
+        self._coder = MaskCoder(self.model, classes, self.device, self.dtype)
         self._generators: dict[str, Generator] = {}
-        self.to(self.device)
 
     @classmethod
     def from_pretrained(
@@ -129,7 +120,7 @@ class FacePartsPipeline:
     def to(self, device: str | torch.device) -> FacePartsPipeline:
         """Move the network to a device; returns the pipeline."""
         self.device = resolve_device(device)
-        self.model.to(self.device, self.dtype)
+        self._coder = MaskCoder(self.model, self.classes, self.device, self.dtype)
         return self
 
     def __call__(
@@ -173,7 +164,7 @@ class FacePartsPipeline:
         """
         asked = Asked(seeded(operations, seed or 0), seed or 0, keep_unedited, radius, stray_guard)
         read = read_mask(mask, self.classes, order=order)
-        source = self._see(read.labels)
+        source = self._coder.see(read.labels)
         others = self._references(references, asked.history, order)
         return self._stack(read, source, others, asked, self._look(read, render, photo, style, asked.seed))
 
@@ -209,7 +200,7 @@ class FacePartsPipeline:
                 f"use one of {', '.join(DRAWING)}, or ask for one result",
             )
         read = read_mask(mask, self.classes, order=order)
-        source = self._see(read.labels)
+        source = self._coder.see(read.labels)
         others = self._references(references, wanted, order)
         look = self._look(read, render, photo, style, seed)
         for index in range(n):
@@ -231,35 +222,20 @@ class FacePartsPipeline:
         Raises:
             InputError: no label map, or an id is not of the class set.
         """
-        return self._see(labels).codes
+        return self._coder.see(labels).codes
 
-    @torch.no_grad()
     def decode(self, z: Tensor, allowed: Tensor | None = None, seed: int = 0) -> Tensor:
-        """Decode codes.
+        """Decode codes; see `coding.MaskCoder.decode`.
 
         Args:
             z: ``(P, L)`` or ``(N, P, L)``.
             allowed: ``(C,)`` or ``(N, C)`` bool, see `editing.stray_guard`.
-            seed: of the LSTM's first state, for weights with ``init_state="noise"``; the same for every mask.
+            seed: of the LSTM's first state, for weights with ``init_state="noise"``.
 
         Returns:
             Label maps ``(S, S)`` or ``(N, S, S)`` uint8.
         """
-        batch = (z if z.ndim == 3 else z[None]).to(self.device, self.dtype)
-        maps = []
-        for start in range(0, len(batch), _CHUNK):
-            chunk = batch[start : start + _CHUNK]
-            state = self.model.first_state(chunk[:1], generator_of(seed))
-            if state is not None:
-                h, c = (one.expand(-1, len(chunk), -1).contiguous() for one in state)
-                state = h, c
-            logits = self.model.decode(chunk, state).float()
-            if allowed is not None:
-                which = allowed if allowed.ndim == 1 else allowed[start : start + _CHUNK]
-                logits = strays_forbidden(logits, which.to(logits.device).expand(len(chunk), -1))
-            maps.append(logits.argmax(dim=1).to(torch.uint8))
-        found = torch.cat(maps)
-        return found if z.ndim == 3 else found[0]
+        return self._coder.decode(z, allowed, seed)
 
     def edit(
         self,
@@ -287,9 +263,10 @@ class FacePartsPipeline:
         """
         asked = Asked(seeded(operations, seed), seed, keep_unedited, radius, stray_guard)
         others = {
-            name: one if isinstance(one, Codes) else self._see(one).codes for name, one in (references or {}).items()
+            name: one if isinstance(one, Codes) else self._coder.see(one).codes
+            for name, one in (references or {}).items()
         }
-        return self._edited(self._see(labels, codes), others, asked)
+        return self._edited(self._coder.see(labels, codes), others, asked)
 
     def sample(
         self, count: int, seed: int = 0, prior: str | None = None, temperature: float = 1.0, fit: float = 0.0
@@ -355,35 +332,7 @@ class FacePartsPipeline:
 
         return export_onnx(self.model, folder)
 
-    def _see(self, labels: Tensor, codes: Codes | None = None) -> _Seen:
-        """Label maps ``(H, W)`` or ``(N, H, W)`` as squares, at the network's size, and encoded."""
-        if labels.ndim not in (2, 3) or labels.is_floating_point() or 0 in labels.shape:
-            found = f"{tuple(labels.shape)} {labels.dtype}"
-            raise InputError(f"label maps must be whole numbers, (H, W) or (N, H, W), found {found}")
-        low, high = (int(one) for one in labels.aminmax())
-        if low < 0 or high >= len(self.classes):
-            raise InputError(
-                f"label maps must hold ids 0 to {len(self.classes) - 1} of {self.classes.name!r}, "
-                f"found {low if low < 0 else high}"
-            )
-        maps = labels if labels.ndim == 3 else labels[None]
-        squares, frames = zip(*(square(one, fill=self.classes.background) for one in maps), strict=True)
-        squared, frame = torch.stack(squares), frames[0]
-        if squared.shape[-1] != self.config.size:
-            log.info("masks of side %d are edited at %d", squared.shape[-1], self.config.size)
-        small = resize_labels(squared, self.config.size).to(self.device, torch.uint8)
-        found = self._encoded(small) if codes is None else codes
-        if labels.ndim == 3:
-            return _Seen(squared, frame, small, found)
-        return _Seen(squared[0], frame, small[0], found[0] if codes is None else found)
-
-    @torch.no_grad()
-    def _encoded(self, batch: Tensor) -> Codes:
-        codes = [self.model.encode(chunk) for chunk in batch.split(_CHUNK)]
-        present = torch.stack([(batch == part).flatten(1).any(dim=1) for part in self.classes.parts], dim=1)
-        return Codes(torch.cat([one.mu for one in codes]), torch.cat([one.logvar for one in codes]), present)
-
-    def _edited(self, source: _Seen, references: Mapping[str, Codes], asked: Asked) -> Tensor:
+    def _edited(self, source: SeenMask, references: Mapping[str, Codes], asked: Asked) -> Tensor:
         """Replay the history; label maps of the size they came in."""
         z = apply(
             source.codes,
@@ -421,7 +370,8 @@ class FacePartsPipeline:
             if name and name not in masks and Path(name).expanduser().exists():
                 masks[name] = name
         return {
-            name: self._see(read_mask(mask, self.classes, order=order).labels).codes for name, mask in masks.items()
+            name: self._coder.see(read_mask(mask, self.classes, order=order).labels).codes
+            for name, mask in masks.items()
         }
 
     def _look(
@@ -435,20 +385,10 @@ class FacePartsPipeline:
         return None
 
     def _stack(
-        self, read: Mask, source: _Seen, references: Mapping[str, Codes], asked: Asked, look: Look | None
+        self, read: Mask, source: SeenMask, references: Mapping[str, Codes], asked: Asked, look: Look | None
     ) -> LayerStack:
         labels = self._edited(source, references, asked)
         picture = None if look is None else look.picture(labels)
         parameters = asked.parameters() | {"render": look.name if look else None, "classes": self.classes.name}
         meta = replace(read.meta, method=ROOM, weights=self.weights, seed=asked.seed, parameters=parameters)
         return as_stack(labels, self.classes, picture, meta)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Masks as squares ``(..., H, H)``, at the network's size ``(..., S, S)``, and their codes ``(..., P, L)``."""
-
-    squared: Tensor
-    frame: Frame
-    small: Tensor
-    codes: Codes
