@@ -7,6 +7,7 @@ of edges then happen all at once, where the picture looks up its pixels on the s
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from pellucid.semantic_vae.procedural_parameters import FaceParameters
 
 _MARGIN = 0.16  # of the sheet beyond the picture on each side
-_DENSITY = 1.5  # pixels of the sheet for one of the picture
+_DENSITY = 1.5  # pixels of the sheet along one of the picture
 _WARP_KNOTS = 3
 _TREMBLE_KNOTS = 26
 _CURL_KNOTS = 30
@@ -26,11 +27,9 @@ _WAVED = 0.4  # of the curl is seen in hair over the face
 _COARSE, _FINE = 14, 52  # knots of the noise along a line
 LINES = 12  # independent noises along a line for every face
 STRANDS = 4  # the most strands over a face
-Array = NDArray[Any]
 _CENTRE = (0.5, 0.55)  # of roll and zoom
-
-
 _EVERYWHERE = (-1.0, 2.0)
+Array = NDArray[Any]
 
 
 class Sheet:
@@ -116,15 +115,12 @@ def textures(parameters: FaceParameters, size: int) -> Textures:
     """Draw the random shapes of each face.
 
     One face at a time, because a product of stacked matrices may round differently for different numbers of them, and
-    one label would change with its neighbours in a batch.
+    one label would change with its neighbours in a batch. In float64, so that it changes with no processor either.
     """
     axis, picture = sheet_axis(size), _picture_axis(size)
     coarse, fine, strands, bend, curl = [], [], [], [], []
     along = [_basis(axis, knots, smooth=knots == _COARSE) for knots in (_COARSE, _FINE)]
-    warp, tremble, curls = (
-        _basis(picture, knots, smooth=smooth).float()
-        for knots, smooth in ((_WARP_KNOTS, True), (_TREMBLE_KNOTS, True), (_CURL_KNOTS, True))
-    )
+    across = [_basis(picture, knots, smooth=True) for knots in (_WARP_KNOTS, _TREMBLE_KNOTS, _CURL_KNOTS)]
     for texture, strength, jitter, amount in zip(
         parameters.texture.tolist(),
         parameters.warp.tolist(),
@@ -133,17 +129,23 @@ def textures(parameters: FaceParameters, size: int) -> Textures:
         strict=True,
     ):
         generator = torch.Generator().manual_seed(texture)
-        coarse.append(torch.rand(LINES, _COARSE, generator=generator, dtype=torch.float64).mul(2).sub(1) @ along[0].T)
-        fine.append(torch.rand(LINES, _FINE, generator=generator, dtype=torch.float64).mul(2).sub(1) @ along[1].T)
+        coarse.append(_noise(generator, LINES, _COARSE) @ along[0].T)
+        fine.append(_noise(generator, LINES, _FINE) @ along[1].T)
         strands.append(torch.rand(STRANDS, 6, generator=generator, dtype=torch.float64))
         # Uniform in (-a, a) has deviation a / sqrt(3).
-        elastic = torch.rand(2, _WARP_KNOTS, _WARP_KNOTS, generator=generator).mul(2).sub(1) * (1.732 * strength)
-        trembling = torch.rand(2, _TREMBLE_KNOTS, _TREMBLE_KNOTS, generator=generator).mul(2).sub(1) * (jitter / 256)
-        bend.append(warp @ elastic @ warp.T + tremble @ trembling @ tremble.T)
-        wave = torch.rand(2, _CURL_KNOTS, _CURL_KNOTS, generator=generator).mul(2).sub(1) * amount
-        curl.append(curls @ wave @ curls.T)
+        elastic = _noise(generator, 2, _WARP_KNOTS, _WARP_KNOTS) * (math.sqrt(3.0) * strength)
+        trembling = _noise(generator, 2, _TREMBLE_KNOTS, _TREMBLE_KNOTS) * (jitter / 256)
+        waves = _noise(generator, 2, _CURL_KNOTS, _CURL_KNOTS) * amount
+        warp, tremble, wave = across
+        bend.append((warp @ elastic @ warp.T + tremble @ trembling @ tremble.T).float())
+        curl.append((wave @ waves @ wave.T).float())
     stack = torch.stack
     return Textures(stack(coarse), stack(fine), stack(strands), stack(bend), stack(curl))
+
+
+def _noise(generator: torch.Generator, *shape: int) -> Tensor:
+    """Uniform in [-1, 1), float64."""
+    return torch.rand(*shape, generator=generator, dtype=torch.float64) * 2.0 - 1.0
 
 
 @lru_cache(maxsize=8)

@@ -32,7 +32,7 @@ def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap
     up = ((_WIDEST - axis) / (_WIDEST - top)).clamp(0.0, 1.0)
     above = (1.0 - up**2.3) ** (1.0 / 2.3)
     # A short cap narrows to the sides of the face and ends there; long hair goes on downward.
-    down = ((axis - _WIDEST + 0.10) / 0.30).clamp(0.0, 1.0)
+    down = ((axis - _WIDEST + 0.10) / 0.28).clamp(0.0, 1.0)
     short = width + (1.02 * head.radius - width) * down
     below = torch.where(loose, width + column_of(p.lock_drift) * ((axis - _WIDEST) / 0.5).clamp(0.0, 1.5), short)
     half = torch.where(
@@ -51,7 +51,7 @@ def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap
     tips = column_of(p.lock_tips)
     ends = [
         torch.where(loose, column_of(p.hair_end) + side * column_of(p.hair_end_lean), column_of(p.hair_bottom))
-        + torch.where(loose, tips, 0.02) * (0.7 * shapes.fine[:, line] + 0.5 * shapes.coarse[:, line])
+        + torch.where(loose, tips + 0.02, 0.02) * (0.7 * shapes.fine[:, line] + 0.5 * shapes.coarse[:, line])
         for side, line in ((-0.5, 5), (0.5, 6))
     ]
     return Cap(x, left, right, (ends[0], ends[1]))
@@ -59,12 +59,15 @@ def cap_of(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> Cap
 
 def draw_back_hair(sheet: Sheet, p: FaceParameters, head: Head, cap: Cap, shapes: Textures) -> None:
     """What lies behind head, neck and clothes."""
-    x = sheet.axis
+    y = sheet.axis
     # A gap lets the ground show between neck and locks; else the hair closes behind the neck.
-    gap = (column_of(p.hair_gap) == 1) & (column_of(p.hair_style) >= MEDIUM) & (x > 0.62)
+    gap = (column_of(p.hair_gap) == 1) & (column_of(p.hair_style) >= MEDIUM) & (y > 0.55)
+    opened = ((y - 0.55) / 0.22).clamp(0.0, 1.0) ** 0.6
     lock = column_of(p.lock_width) + 0.02 * shapes.coarse[:, 7]
-    left_inner = torch.where(gap, torch.minimum(cap.left + lock, cap.x), cap.x)
-    right_inner = torch.where(gap, torch.maximum(cap.right - lock, cap.x), cap.x)
+    left_inner = head.left.cummin(1).values * (1.0 - opened) + (cap.left + lock) * opened
+    right_inner = head.right.cummax(1).values * (1.0 - opened) + (cap.right - lock) * opened
+    left_inner = torch.where(gap, torch.minimum(left_inner, cap.x), cap.x)
+    right_inner = torch.where(gap, torch.maximum(right_inner, cap.x), cap.x)
     sheet.paint(sheet.rows(cap.left, left_inner) & sheet.above(cap.end[0]), HAIR)
     sheet.paint(sheet.rows(right_inner - 0.004, cap.right) & sheet.above(cap.end[1]), HAIR)
 
@@ -98,7 +101,7 @@ def _hairline(p: FaceParameters, head: Head, shapes: Textures, axis: Tensor) -> 
     aside = axis - (head.middle_x + column_of(p.parting))
     sag = column_of(p.hairline_sag) * (aside.abs() - 0.06).clamp(min=0.0) ** 2
     sweep = column_of(p.sweep)
-    swept = sweep.abs() * ((torch.where(sweep > 0, aside, -aside) + 0.05) / 0.34).clamp(min=0.0)
+    swept = sweep.abs() * ((torch.where(sweep > 0, aside, -aside) + 0.05) / 0.34).clamp(0.0, 1.05)
     sag = sag * torch.where(sweep != 0, 0.5, 1.0)
     fringe = column_of(p.fringe)
     rough = column_of(p.hairline_rough) * (0.012 + 0.022 * fringe)

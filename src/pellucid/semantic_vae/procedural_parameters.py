@@ -88,9 +88,9 @@ class FaceParameters:
     jitter: Annotated[Tensor, _uniform(0.5, 1.6)]  # pixels of 256 by which edges tremble
 
     # Face.
-    face_width: Annotated[Tensor, _normal(0.292, 0.020)]  # half
+    face_width: Annotated[Tensor, _normal(0.307, 0.020)]  # half
     face_top: Annotated[Tensor, _normal(0.140, 0.025)]
-    chin: Annotated[Tensor, _normal(0.875, 0.020)]
+    chin: Annotated[Tensor, _normal(0.880, 0.020)]
     jaw: Annotated[Tensor, _uniform(1.75, 2.4)]  # exponent of the lower half: high is square
 
     # Ears and earrings.
@@ -122,38 +122,38 @@ class FaceParameters:
     # Nose and mouth.
     nose_top: Annotated[Tensor, _normal(-0.020, 0.010)]  # beside the eyes' line
     nose_tip: Annotated[Tensor, _normal(0.655, 0.010)]
-    nose_width: Annotated[Tensor, _normal(0.091, 0.008)]  # half
-    nose_bridge: Annotated[Tensor, _uniform(0.28, 0.42)]  # width above, part of the width below
+    nose_width: Annotated[Tensor, _normal(0.086, 0.008)]  # half
+    nose_bridge: Annotated[Tensor, _uniform(0.34, 0.50)]  # width above, part of the width below
     nose_flare: Annotated[Tensor, _uniform(1.3, 3.0)]  # exponent: high widens late
     mouth_y: Annotated[Tensor, _normal(0.745, 0.010)]
-    mouth_width: Annotated[Tensor, _normal(0.100, 0.012)]  # half
+    mouth_width: Annotated[Tensor, _normal(0.106, 0.012)]  # half
     mouth_open: Annotated[Tensor, _normal(0.009, 0.023)]  # below 0 is shut
     smile: Annotated[Tensor, _uniform(-0.004, 0.024)]  # the corners stand so much higher
     upper_lip: Annotated[Tensor, _normal(0.026, 0.005)]
-    lower_lip: Annotated[Tensor, _normal(0.046, 0.006)]
+    lower_lip: Annotated[Tensor, _normal(0.043, 0.006)]
     lip_notch: Annotated[Tensor, _uniform(0.05, 0.35)]
 
     # Neck, necklace and clothes.
-    neck_width: Annotated[Tensor, _normal(0.155, 0.018)]  # half
+    neck_width: Annotated[Tensor, _normal(0.150, 0.018)]  # half
     neck_flare: Annotated[Tensor, _uniform(0.0, 1.4)]  # widening below the chin, length per length
     neck_end: Annotated[Tensor, _uniform(0.93, 1.12)]
     collar: Annotated[Tensor, _uniform(0.0, 0.10)]  # the collar stands so much higher at the sides
     necklace: Annotated[Tensor, _seldom(0.05, 0.004, 0.013)]  # thickness
     necklace_y: Annotated[Tensor, _normal(0.945, 0.012)]
-    cloth: Annotated[Tensor, _seldom(0.62, 0.86, 0.97)]  # where it begins beside the neck
+    cloth: Annotated[Tensor, _seldom(0.62, 0.88, 0.985)]  # where it begins beside the neck
     cloth_slope: Annotated[Tensor, _uniform(0.06, 0.27)]
 
     # Hair and hat.
     hair_style: Annotated[Tensor, _choice(0.03, 0.42, 0.20, 0.35)]
     hair_width: Annotated[Tensor, _normal(0.0, 1.0)]  # half of the cap
     hair_lean: Annotated[Tensor, _normal(0.0, 0.05)]  # volume on the right more than on the left, as a part
-    hair_top: Annotated[Tensor, _normal(-0.010, 0.040)]
+    hair_top: Annotated[Tensor, _normal(-0.030, 0.045)]
     hair_bottom: Annotated[Tensor, _normal(0.50, 0.040)]  # where a short cap ends
     hair_end: Annotated[Tensor, _uniform(0.0, 1.0)]  # where locks end
     hair_end_lean: Annotated[Tensor, _normal(0.0, 0.05)]  # the right one ends so much lower than the left
     curl: Annotated[Tensor, _uniform(0.0, 0.030)]
     lock_width: Annotated[Tensor, _uniform(0.08, 0.16)]
-    lock_drift: Annotated[Tensor, _uniform(-0.04, 0.06)]
+    lock_drift: Annotated[Tensor, _uniform(-0.03, 0.07)]
     lock_tips: Annotated[Tensor, _uniform(0.0, 0.08)]
     lock_place: Annotated[
         Tensor, _choice(0.35, 0.40, 0.25)
@@ -165,7 +165,7 @@ class FaceParameters:
     hairline_rough: Annotated[Tensor, _uniform(0.0, 1.0)]
     parting: Annotated[Tensor, _uniform(-0.12, 0.12)]
     sweep: Annotated[
-        Tensor, _seldom(0.22, -0.28, 0.28)
+        Tensor, _seldom(0.22, -0.23, 0.23)
     ]  # swept to one side, hair comes so far down; the sign tells which
     strip_left: Annotated[Tensor, _uniform(0.0, 0.06)]  # hair over the side of the face
     strip_right: Annotated[Tensor, _uniform(0.0, 0.06)]
@@ -203,17 +203,19 @@ def _from_uniform(uniform: Tensor) -> FaceParameters:
     """``(N, fields)`` float64 in [0, 1) -> parameters, after the rules that tie some to others."""
     raw = {name: law.inverse(uniform[:, k]) for k, (name, law) in enumerate(_LAWS.items())}
     raw["turn"] = torch.where(raw["strong_turn"] != 0, _away_from_zero(raw["strong_turn"], 0.32, 0.62), raw["turn"])
-    raw["sweep"] = torch.where(raw["sweep"] != 0, _away_from_zero(raw["sweep"], 0.08, 0.28), 0.0)
+    raw["sweep"] = torch.where(raw["sweep"] != 0, _away_from_zero(raw["sweep"], 0.07, 0.23), 0.0)
     raw["mouth_open"] = raw["mouth_open"].clamp(min=0.0)
 
     style = raw["hair_style"]
-    mean = torch.tensor([0.0, 0.380, 0.445, 0.465], dtype=torch.float64)[style]
+    mean = torch.tensor([0.0, 0.395, 0.472, 0.503], dtype=torch.float64)[style]
     deviation = torch.tensor([0.0, 0.030, 0.045, 0.045], dtype=torch.float64)[style]
     raw["hair_width"] = mean + deviation * raw["hair_width"]
     low = torch.tensor([0.0, 0.0, 0.62, 0.95], dtype=torch.float64)[style]
     high = torch.tensor([0.0, 0.0, 0.85, 1.15], dtype=torch.float64)[style]
     raw["hair_end"] = low + (high - low) * raw["hair_end"]
-    raw["hairline"] = torch.where(raw["fringe"] == 1, 0.32 + 0.07 * raw["hairline"], 0.17 + 0.10 * raw["hairline"])
+    # A bare skull shows more of itself than the forehead below hair.
+    raw["face_top"] = raw["face_top"] - torch.where(style == BALD, 0.08, 0.0)
+    raw["hairline"] = torch.where(raw["fringe"] == 1, 0.32 + 0.07 * raw["hairline"], 0.165 + 0.10 * raw["hairline"])
     loose = style >= MEDIUM
     for side in ("strip_left", "strip_right"):
         raw[side] = torch.where(loose, raw[side], 0.5 * raw[side])

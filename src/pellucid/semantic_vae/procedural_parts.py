@@ -77,7 +77,7 @@ def head_of(p: FaceParameters, axis: Tensor) -> Head:
     width = (1.0 - far.clamp(max=1.0) ** exponent) ** (1.0 / exponent)
     # Below the middle the outline leans toward the chin, which sits on the face's middle line.
     centre_line = centre + (edge_right + edge_left) / 2.0
-    lean = torch.where(below, (middle_x - centre_line) * 0.8 * far.clamp(max=1.0) ** 2, 0.0)
+    lean = torch.where(below, (middle_x - centre_line) * 0.55 * far.clamp(max=1.0) ** 2, 0.0)
     return Head(
         axis=centre,
         radius=radius,
@@ -99,16 +99,17 @@ def draw_clothes(sheet: Sheet, p: FaceParameters, head: Head, shapes: Textures) 
     below = (y - 0.86).clamp(min=0.0)
     width = half + column_of(p.neck_flare) * below * (below / 0.14).clamp(max=1.5) + 0.006 * shapes.coarse[:, 0]
     side = (x - neck_x).abs()
-    if bool((p.cloth > 0).any()):
-        shoulder = (
-            column_of(p.cloth) + column_of(p.cloth_slope) * (side - half).clamp(min=0.0) + 0.006 * shapes.coarse[:, 1]
-        )
+    dressed = column_of(p.cloth) > 0
+    collar = column_of(p.neck_end) - column_of(p.collar) * (side / half).clamp(max=1.6) ** 2
+    if bool(dressed.any()):
+        begin, slope = column_of(p.cloth), column_of(p.cloth_slope)
+        shoulder = begin + slope * (side - half).clamp(min=0.0) + 0.006 * shapes.coarse[:, 1]
         # Clothes do not roll with the head.
         shoulder = shoulder - torch.tan(column_of(p.roll)) * (x - 0.5)
-        shoulder = torch.where(column_of(p.cloth) > 0, shoulder, _NOWHERE)
-        sheet.paint(sheet.columns(shoulder, torch.full_like(shoulder, _NOWHERE), within), CLOTH, within)
-    collar = column_of(p.neck_end) - column_of(p.collar) * (side / half).clamp(max=1.6) ** 2
-    dressed = column_of(p.cloth) > 0
+        # No ground shows between the neck's end and the collar.
+        shoulder = torch.where(side < 1.1 * half, torch.minimum(shoulder, collar - 0.01), shoulder)
+        shoulder = torch.where(dressed, shoulder, _NOWHERE)
+        sheet.paint(~sheet.above(shoulder, within), CLOTH, within)
     start = torch.full_like(collar, 0.68)
     end = torch.where(dressed, collar, _NOWHERE)
     neck = sheet.rows(neck_x - width, neck_x + width, within) & sheet.columns(start, end, within)
@@ -234,8 +235,8 @@ def draw_nose(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     inside = (t > 0.0) & (t < 1.0)
     t = t.clamp(0.0, 1.0)
     bridge = column_of(p.nose_bridge)
-    half = column_of(p.nose_width) * (bridge + (1.0 - bridge) * (t / 0.86).clamp(max=1.0) ** column_of(p.nose_flare))
-    half = half * (1.0 - ((t - 0.84) / 0.16).clamp(min=0.0) ** 2.4).clamp(min=0.0).sqrt()
+    half = column_of(p.nose_width) * (bridge + (1.0 - bridge) * (t / 0.84).clamp(max=1.0) ** column_of(p.nose_flare))
+    half = half * (1.0 - ((t - 0.79) / 0.21).clamp(min=0.0) ** 2.4).clamp(min=0.0).sqrt()
     half = torch.where(inside, half * torch.cos(head.turn).clamp(min=0.6), -_NOWHERE)
     out = 1.0 + (_NOSE_RADIUS - 1.0) * t
     x = head.axis + out * head.radius * torch.sin(head.turn)
@@ -260,7 +261,7 @@ def draw_mouth(sheet: Sheet, p: FaceParameters, head: Head) -> None:
     gap = column_of(p.mouth_open) * lens
     notch = 1.0 - column_of(p.lip_notch) * torch.exp(-((u / 0.16) ** 2))
     upper = line - 0.5 * gap - column_of(p.upper_lip) * lens**0.75 * notch
-    lower = line + 0.5 * gap + column_of(p.lower_lip) * lens**0.85
+    lower = line + 0.5 * gap + column_of(p.lower_lip) * lens**0.7
     for top, bottom, label in (
         (upper, line - 0.5 * gap, UPPER_LIP),
         (line + 0.5 * gap, lower, LOWER_LIP),
