@@ -24,7 +24,9 @@ _TRIM = 0.02  # share of a part's pixels beyond each of its ends
 _TRIM_FACE = 0.005  # the same for the whole face, whose ends are round and blunt
 _CHUNK = 64  # masks measured at once, which bounds the memory
 _HULL_ANGLES = 64
-_FINE, _COARSE = 1 / 256, 1 / 16  # blur of the hair's outline, and of its trend, in sides of the picture
+_FINE, _TREND, _NEAR = 1 / 256, 1 / 52, 1 / 32  # blur of the outline, of its trend, and of the hair near it, in sides
+
+_LEAST_HAIR = 0.02  # share of the picture; less hair has no outline to speak of
 
 _FACE = ("skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
 _LIPS = ("mouth", "u_lip", "l_lip")
@@ -36,15 +38,22 @@ class Attribute:
 
     Attributes:
         name: what commands and sliders call it.
-        parts: names of the classes whose codes are moved to change it.
+        parts: names of the classes whose codes are moved to change it, of those that a mask has.
+        needs: those of them that a mask must have for that.
         unit: ``"face heights"``, ``"face heights²"``, ``"sides"`` (of the picture) or ``"ratio"``.
         description: what is measured, one line.
     """
 
     name: str
     parts: tuple[str, ...]
+    needs: tuple[str, ...]
     unit: str
     description: str
+
+
+def _attribute(name: str, parts: tuple[str, ...], unit: str, description: str) -> Attribute:
+    needs = ("u_lip", "l_lip") if parts == _LIPS else parts  # a closed mouth has lips only
+    return Attribute(name, parts, ("mouth", *needs) if name == "mouth_openness" else needs, unit, description)
 
 
 _EYES, _BROWS, _EARS = ("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear")
@@ -53,31 +62,27 @@ _LENGTH, _AREA = "face heights", "face heights²"
 ATTRIBUTES: dict[str, Attribute] = {
     one.name: one
     for one in (
-        Attribute("nose_length", ("nose",), _LENGTH, "from the top of the nose to its lower end"),
-        Attribute("nose_width", ("nose",), _LENGTH, "widest extent of the nose"),
-        Attribute("mouth_width", _LIPS, _LENGTH, "from corner to corner"),
-        Attribute("mouth_openness", _LIPS, _LENGTH, "mean opening between the lips in the middle third"),
-        Attribute("smile", _LIPS, _LENGTH, "how far the corners lie above the middle of the mouth"),
-        Attribute("lip_thickness", _LIPS, _LENGTH, "both lips together, mean over the middle third"),
-        Attribute("eye_width", _EYES, _LENGTH, "mean width of the eyes"),
-        Attribute("eye_height", _EYES, _LENGTH, "mean opening of the eyes in their middle third"),
-        Attribute("eye_spacing", _EYES, _LENGTH, "between the middles of the eyes"),
-        Attribute("brow_height", _BROWS, _LENGTH, "from the middle of the eyes up to the middle of the brows"),
-        Attribute("brow_thickness", _BROWS, _LENGTH, "area of a brow over its width"),
-        Attribute("brow_arch", _BROWS, _LENGTH, "how far the middle of a brow lies above its ends"),
-        Attribute("face_width", ("skin",), _LENGTH, "widest row of the face, ears and hair left out"),
-        Attribute(
-            "face_height", ("skin",), "sides", "twice the way from the eyes to the chin, in sides of the picture"
-        ),
-        Attribute("jaw_squareness", ("skin",), "ratio", "width of the face three quarters down over its widest row"),
-        Attribute("hair_length", ("hair",), _LENGTH, "lowest hair below the line of the eyes"),
-        Attribute("hair_volume", ("hair",), _AREA, "area of the hair outside the convex hull of the skin"),
-        Attribute(
-            "hair_curliness", ("hair",), "ratio", "perimeter²/area of the hair's outline over its trend's, less 1"
-        ),
-        Attribute("hairline_height", ("hair",), _LENGTH, "bare forehead above the eyes; a fringe makes it small"),
-        Attribute("ear_visibility", _EARS, _AREA, "visible area of both ears"),
-        Attribute("neck_width", ("neck",), _LENGTH, "mean width of the neck just below the chin"),
+        _attribute("nose_length", ("nose",), _LENGTH, "from the top of the nose to its lower end"),
+        _attribute("nose_width", ("nose",), _LENGTH, "widest extent of the nose"),
+        _attribute("mouth_width", _LIPS, _LENGTH, "from corner to corner"),
+        _attribute("mouth_openness", _LIPS, _LENGTH, "mean opening between the lips in the middle third"),
+        _attribute("smile", _LIPS, _LENGTH, "how far the corners lie above the middle of the mouth"),
+        _attribute("lip_thickness", _LIPS, _LENGTH, "both lips together, mean over the middle third"),
+        _attribute("eye_width", _EYES, _LENGTH, "mean width of the eyes"),
+        _attribute("eye_height", _EYES, _LENGTH, "mean opening of the eyes in their middle third"),
+        _attribute("eye_spacing", _EYES, _LENGTH, "between the middles of the eyes"),
+        _attribute("brow_height", _BROWS, _LENGTH, "from the middle of the eyes up to the middle of the brows"),
+        _attribute("brow_thickness", _BROWS, _LENGTH, "area of a brow over its width"),
+        _attribute("brow_arch", _BROWS, _LENGTH, "how far the middle of a brow lies above its ends"),
+        _attribute("face_width", ("skin",), _LENGTH, "widest row of the face, ears and hair left out"),
+        _attribute("face_height", ("skin",), "sides", "twice the way from the eyes to the chin"),
+        _attribute("jaw_squareness", ("skin",), "ratio", "width of the face three quarters down over its widest row"),
+        _attribute("hair_length", ("hair",), _LENGTH, "lowest hair below the line of the eyes"),
+        _attribute("hair_volume", ("hair",), _AREA, "area of the hair outside the convex hull of the skin"),
+        _attribute("hair_curliness", ("hair",), "ratio", "perimeter² over that of the smoothed outline, less 1"),
+        _attribute("hairline_height", ("hair",), _LENGTH, "bare forehead above the eyes; a fringe makes it small"),
+        _attribute("ear_visibility", _EARS, _AREA, "visible area of both ears"),
+        _attribute("neck_width", ("neck",), _LENGTH, "mean width of the neck just below the chin"),
     )
 }
 
@@ -228,12 +233,15 @@ class _Face:
         return self.thickness(low, high, "u_lip", "l_lip") / self.unit
 
     def _smile(self) -> Tensor:
-        # The middle is the lower edge of the upper lip: it stays where it is when the mouth opens.
+        # The middle lies between the lips, or in the middle of the opening.
         ends = self._mouth_ends()
         middle = _window(*ends, 0.4, 0.6)
-        edge = self.row_within(*middle, "u_lip") + self.thickness(*middle, "u_lip") / 2
+        edges = [
+            self.row_within(*middle, name) + sign * self.thickness(*middle, name) / 2
+            for name, sign in (("u_lip", 1), ("l_lip", -1))
+        ]
         corners = [self.row_within(*_window(*ends, *share), *_LIPS) for share in ((0.0, 0.08), (0.92, 1.0))]
-        return (edge - torch.nanmean(torch.stack(corners), 0)) / self.unit
+        return (torch.nanmean(torch.stack(edges), 0) - torch.nanmean(torch.stack(corners), 0)) / self.unit
 
     # Eyes and brows: means over the sides that are there
 
@@ -332,18 +340,19 @@ class _Face:
 
     def _hair_curliness(self) -> Tensor:
         # The outline of head and hair together: where the hair meets the face it shows no curls. Its length is the sum
-        # of the gradient of the slightly blurred silhouette; blurred much, curls are gone and the trend is left. The
+        # of the gradient of the slightly blurred silhouette; blurred more, curls are gone and the trend is left. The
         # area is the same in both, so perimeter²/area over the trend's is the square of the ratio of the two lengths.
         ground = self.mask("background") | self.mask("cloth")
         silhouette = (~ground).float()[:, None]  # (N, 1, H, W)
-        small = max(1, round(self.height * _COARSE / 2))  # the trend needs no fine grid
-        grown = F.avg_pool2d(silhouette, small, ceil_mode=True)
-        hair = F.avg_pool2d(self.mask("hair").float()[:, None], small, ceil_mode=True)
-        weight = _blur(hair, self.height * _COARSE / small)
-        fine = F.avg_pool2d(_gradient(_blur(silhouette, max(0.8, self.height * _FINE))), small, ceil_mode=True)
-        coarse = _gradient(_blur(grown, self.height * _COARSE / small)) / small
-        ratio = (fine * weight).sum((1, 2, 3)) / (coarse * weight).sum((1, 2, 3))
-        return self._with_hair(ratio**2 - 1)
+        small = max(1, self.height // 64)  # that hair is near needs no fine grid
+        near = F.avg_pool2d(self.mask("hair").float()[:, None], small, ceil_mode=True)
+        near = _blur(near, self.height * _NEAR / small).repeat_interleave(small, 2).repeat_interleave(small, 3)
+        near = near[:, :, : self.height, : self.width]
+        fine = _gradient(_blur(silhouette, max(0.8, self.height * _FINE)))
+        trend = _gradient(_blur(silhouette, self.height * _TREND))
+        ratio = (fine * near).sum((1, 2, 3)) / (trend * near).sum((1, 2, 3))
+        enough = self.area("hair") > _LEAST_HAIR * self.height * self.width
+        return torch.where(enough, ratio**2 - 1, torch.nan)
 
 
 def _mean_position(profile: Tensor) -> Tensor:
