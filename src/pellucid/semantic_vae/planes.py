@@ -21,10 +21,16 @@ def shrink_labels(labels: Tensor, side: int) -> Tensor:
     """
     if labels.ndim != 3 or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"labels: expected whole numbers (B, H, W), found {labels.dtype} {tuple(labels.shape)}")
-    height, width = labels.shape[-2:]
-    if height % side == 0 and width % side == 0:
-        return labels[:, :: height // side, :: width // side]
-    return F.interpolate(labels[:, None].to(torch.uint8), (side, side), mode="nearest")[:, 0]
+    if _is_multiple(labels, side):
+        return shrink_planes(labels[:, None], side)[:, 0]
+    return shrink_planes(labels[:, None].to(torch.uint8), side)[:, 0]
+
+
+def shrink_planes(planes: Tensor, side: int) -> Tensor:
+    """Planes ``(B, P, H, W)`` at ``side`` by the same rule."""
+    if _is_multiple(planes, side):  # picking pixels leaves no question of rounding, in an exported file neither
+        return planes[..., :: planes.shape[-2] // side, :: planes.shape[-1] // side]
+    return F.interpolate(planes, (side, side), mode="nearest")
 
 
 def one_hot(labels: Tensor, parts: Sequence[int]) -> Tensor:
@@ -73,3 +79,7 @@ class PlaneLinear(nn.Linear):
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
         )
+
+
+def _is_multiple(planes: Tensor, side: int) -> bool:
+    return planes.shape[-2] % side == 0 and planes.shape[-1] % side == 0
