@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.nn.conv import doubled_conv, pointwise
-from pellucid.semantic_vae.planes import PlaneLinear, one_hot, shrink_labels
+from pellucid.semantic_vae.planes import PlaneLinear, one_hot, shrink_labels, shrink_planes
 
 InitState = tuple[Tensor, Tensor] | torch.Generator | None
 
@@ -243,7 +243,7 @@ class ResidualBlock(nn.Module):
         h = self.out_layers[3](self._activate(self.out_layers, h))
         # A 1x1 convolution and the enlarging by nearest may change places; this way it costs a quarter.
         skip = pointwise(x, self.skip_connection.weight, self.skip_connection.bias)
-        return _add_doubled(h, skip) if self.enlarges else h + skip
+        return h + (F.interpolate(skip, scale_factor=2.0, mode="nearest") if self.enlarges else skip)
 
     @staticmethod
     def _activate(layers: nn.Sequential, x: Tensor) -> Tensor:
@@ -266,8 +266,10 @@ class Decoder(nn.Module):
         self.out_conv = nn.Conv2d(channels[-1], c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Channels last: the way in which convolutions on a CPU, and in half precision on a GPU, are at home.
-        x = self.in_conv(x.contiguous(memory_format=torch.channels_last))
+        if not torch.is_grad_enabled():
+            # The order in which a CPU's convolutions are at home; but the group norm's gradient takes long in it.
+            x = x.contiguous(memory_format=torch.channels_last)
+        x = self.in_conv(x)
         for block in self.decs:
             x = block(x)
         x = pointwise(x, self.out_conv.weight, self.out_conv.bias)
@@ -327,10 +329,7 @@ class SemanticVAE(nn.Module):
         """
         if planes.ndim != 4 or planes.shape[1] != len(self.config.parts):
             raise InputError(f"planes: expected (B, {len(self.config.parts)}, H, W), found {tuple(planes.shape)}")
-        side = self.config.encoder_side
-        if planes.shape[-2:] != (side, side):
-            planes = F.interpolate(planes, (side, side), mode="nearest")
-        return self.encs(planes.flatten(2))
+        return self.encs(shrink_planes(planes, self.config.encoder_side).flatten(2))
 
     def absent_code(self) -> tuple[Tensor, Tensor]:
         """Mean and log-variance ``(L,)`` of the empty plane: the code of a part that is not there (Sec. 3.2)."""
@@ -394,12 +393,3 @@ class SemanticVAE(nn.Module):
 def planes_of(labels: Tensor, config: SemanticVAEConfig) -> Tensor:
     """Planes of the parts ``(B, P, H, W)``, float32, 1 where the label ``(B, H, W)`` is the part's id."""
     return one_hot(labels, config.parts).float()
-
-
-def _add_doubled(x: Tensor, small: Tensor) -> Tensor:
-    """``x (B, C, 2h, 2w)`` plus ``small (B, C, h, w)`` enlarged by nearest, without writing down the enlarged map."""
-    x, small = x.permute(0, 2, 3, 1), small.permute(0, 2, 3, 1)  # (B, 2h, 2w, C), the order in memory
-    height, width = small.shape[1:3]
-    cells = x.unflatten(2, (width, 2)).unflatten(1, (height, 2))  # (B, h, 2, w, 2, C)
-    out = cells + small[:, :, None, :, None]
-    return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
