@@ -52,6 +52,9 @@ METHODS: dict[str, Method] = {
     )
 }
 
+# What a room trains beside its own method: a recipe's ``method`` -> the module with Recipe, build, step and the rest.
+TRAININGS: dict[str, str] = {"spade": "pellucid.semantic_vae.spade_train"}
+
 
 def tasks() -> tuple[str, ...]:
     """Names of the tasks, in the order of the rooms."""
@@ -75,6 +78,19 @@ def find(task: str, method: str | None = None) -> Method:
     raise ConfigError(
         f"method {method!r} is not known for {task}", f"use one of {', '.join(entry.name for entry in of_task)}"
     )
+
+
+def training(name: Any) -> str:
+    """Name the module that trains a recipe's ``method``.
+
+    Raises:
+        ConfigError: the method is not known; the message lists those that are.
+    """
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name].train
+    if isinstance(name, str) and name in TRAININGS:
+        return TRAININGS[name]
+    raise ConfigError(f"method {name!r} is not known", f"use one of {', '.join((*METHODS, *TRAININGS))}")
 
 
 def resolve(reference: str) -> Any:

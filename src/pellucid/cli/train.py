@@ -52,12 +52,12 @@ def default_folder(recipe: Path) -> Path:
 
 def describe(recipe: "Recipe", folder: Path, device: str) -> str:
     """Build the run and tell the resolved recipe, the number of parameters, the length and the place."""
-    from pellucid.registry import METHODS, resolve
+    from pellucid.registry import resolve, training
     from pellucid.train.config import dump_toml
     from pellucid.train.loop import make_accelerator, prepare
 
     accelerator = make_accelerator(recipe, device)
-    state = prepare(recipe, resolve(METHODS[recipe.method].train), accelerator)
+    state = prepare(recipe, resolve(training(recipe.method)), accelerator)
     lines = [dump_toml(recipe)]
     for name, module in state.bare().items():
         count = sum(parameter.numel() for parameter in module.parameters())

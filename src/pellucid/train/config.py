@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.registry import METHODS, Method, resolve
+from pellucid.registry import METHODS, Method, resolve, training
 
 
 class Section(BaseModel):
@@ -161,7 +161,7 @@ def open_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     data = read_toml(path, overrides)
     if "method" not in data:
         raise ConfigError(f"recipe {str(path)!r}: key 'method' is missing", f"use one of {', '.join(METHODS)}")
-    return check_recipe(data, resolve(find_method(data["method"]).train).Recipe, f"recipe {str(path)!r}")
+    return check_recipe(data, resolve(training(data["method"])).Recipe, f"recipe {str(path)!r}")
 
 
 def find_method(name: Any) -> Method:

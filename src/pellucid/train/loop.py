@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from pellucid.device import resolve_device
 from pellucid.errors import ConfigError, PellucidError
-from pellucid.registry import resolve
+from pellucid.registry import resolve, training
 from pellucid.train import checkpoint, log
-from pellucid.train.config import Recipe, find_method
+from pellucid.train.config import Recipe
 from pellucid.train.folder import claim, replace_folder
 from pellucid.train.schedule import lr_factor
 from pellucid.train.state import (
@@ -156,7 +156,7 @@ def run(recipe: Recipe, out: Path, *, stop_after: int | None = None, device: str
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once the checkpoint is written.
     """
     out = Path(out)
-    room = resolve(find_method(recipe.method).train)
+    room = resolve(training(recipe.method))
     accelerator = make_accelerator(recipe, device)
     with claim(out, recipe, accelerator) as changed:
         state = prepare(recipe, room, accelerator)
