@@ -26,6 +26,10 @@ from pellucid.semantic_vae.style_codes import StyleCodes, complete_codes, load_c
 
 log = logging.getLogger(__name__)
 
+MEAN_STYLE = "mean_style.safetensors"  # beside the weights that a recipe of this room wrote
+
+_KINDS = {"spade": SPADEGenerator, "sean": SEANGenerator}
+
 
 class SPADERenderer:
     """A SPADE network as a `generators.Generator`. It has no style: the mask alone decides.
@@ -172,6 +176,8 @@ def open_network(
         if mean_style is not None:
             log.warning("a SPADE generator has no style: %s is not read", mean_style)
         return SPADERenderer(network, config, classes)
+    if mean_style is None and source.is_dir() and (source / MEAN_STYLE).is_file():
+        mean_style = source / MEAN_STYLE
     mean = None if mean_style is None else load_codes(mean_style, (config.classes, config.style))
     return SEANRenderer(network, config, classes, mean, noise)
 
@@ -211,11 +217,16 @@ def build_network(
     Raises:
         WeightsError: keys are missing, extra or wrong-shaped; up to five of each are named.
     """
-    cls = SPADEGenerator if config.layout == "spade" else SEANGenerator
     normalised = any(key.endswith(".weight_orig") for key in state)
     with torch.device("meta"):  # the layout only; its tensors are those of the file
-        expect_state(cls(config, spectral=normalised), state, origin=origin)
-        network = cls(config, spectral=False)
+        expect_state(_KINDS[config.layout](config, spectral=normalised), state, origin=origin)
+    return network_around(config, state)
+
+
+def network_around(config: FaceNetworkConfig, state: Mapping[str, Tensor]) -> SPADEGenerator | SEANGenerator:
+    """`build_network` for weights that are known to fit."""
+    with torch.device("meta"):
+        network = _KINDS[config.layout](config, spectral=False)
     whole = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     network.load_state_dict(fold_spectral(whole), assign=True)
     return network.eval().requires_grad_(False)

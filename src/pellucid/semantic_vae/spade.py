@@ -207,6 +207,28 @@ def fold_spectral(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
+def settle_spectral(state: Mapping[str, Tensor], iterations: int = 10) -> dict[str, Tensor]:
+    """Find the singular vectors of every spectrally normalised weight anew, by power iteration from those stored.
+
+    Training follows them one iteration a step; an average of weights also averages the vectors, which then are none.
+
+    Args:
+        state: with ``X.weight_orig, X.weight_u, X.weight_v``; other keys stay.
+        iterations: of the power method.
+    """
+    settled = dict(state)
+    for key, value in state.items():
+        if key.endswith(".weight_orig"):
+            stem = key.removesuffix("_orig")
+            matrix, u = value.flatten(1), state[f"{stem}_u"]
+            v = state[f"{stem}_v"]
+            for _ in range(iterations):
+                v = F.normalize(torch.mv(matrix.T, u), dim=0)
+                u = F.normalize(torch.mv(matrix, v), dim=0)
+            settled[f"{stem}_u"], settled[f"{stem}_v"] = u, v
+    return settled
+
+
 def draw_weights(module: nn.Module, gain: float = 0.02) -> None:
     """Xavier's normal distribution with gain 0.02 for all convolutions and linear layers; biases 0 (Sec. 5.3)."""
     for part in module.modules():
