@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.preview_roles import Role, roles_of
-from pellucid.semantic_vae.preview_scene import FACE, Scene, make_scene
-from pellucid.semantic_vae.preview_features import draw_ears, draw_features
+from pellucid.semantic_vae.preview_features import draw_features, ear_color
 from pellucid.semantic_vae.preview_hair import hair_color
-from pellucid.semantic_vae.preview_skin import backdrop, ear_skin, face_skin, marks_of, neck_skin, plain_shape
-from pellucid.semantic_vae.preview_style import PreviewStyle, style_from
-from pellucid.semantic_vae.preview_things import cloth_color, glasses_color, hat_color, metal_color
+from pellucid.semantic_vae.preview_roles import Role, roles_of
+from pellucid.semantic_vae.preview_scene import FACE, Box, Scene, block_means, make_scene
+from pellucid.semantic_vae.preview_skin import Marks, backdrop, face_skin, marks_of, neck_skin
+from pellucid.semantic_vae.preview_style import Color, PreviewStyle, mixed, style_from
+from pellucid.semantic_vae.preview_things import cloth_color, glasses_color, hat_color, metal_color, other_color
 
 
 class PreviewRenderer:
@@ -63,41 +63,58 @@ class PreviewRenderer:
         """
         scene = self._scene(labels, seed)
         chosen = style or PreviewStyle()
-        painted = self._painted(scene, chosen)
         picture = torch.zeros(3, *scene.size)
+        marks = marks_of(scene)
+        canvas = self._face(scene, chosen, marks)
         for role, cover in scene.covers.items():
-            picture += cover * painted[role]
+            for box in scene.boxes_of(role):
+                painted = self._painted(scene, chosen, role, marks, box, canvas)
+                picture[:, box.rows, box.columns].addcmul_(painted, cover[box.rows, box.columns])
         return _reduced(picture, self.supersampling)
 
-    def _painted(self, scene: Scene, style: PreviewStyle) -> dict[Role, Tensor]:
-        """Every group of the picture as if it filled the canvas: ``(3, H, W)`` each."""
-        marks = marks_of(scene)
-        painted: dict[Role, Tensor] = {}
-        if scene.has_any(*FACE, Role.GLASSES):
-            face = scene.up(face_skin(scene, style, marks))
-            draw_features(face, scene, style, marks)
-            painted[Role.SKIN] = face
-        for role in scene.covers:
-            if role is Role.BACKGROUND:
-                painted[role] = scene.up(backdrop(scene, style))
-            elif role is Role.NECK:
-                painted[role] = scene.up(neck_skin(scene, style, marks))
-            elif role is Role.EAR:
-                painted[role] = scene.up(ear_skin(scene, style))
-                draw_ears(painted[role], scene, style)
-            elif role is Role.HAIR:
-                painted[role] = hair_color(scene, style)
-            elif role is Role.CLOTH:
-                painted[role] = cloth_color(scene, style, marks)
-            elif role is Role.HAT:
-                painted[role] = hat_color(scene, style)
-            elif role is Role.JEWEL:
-                painted[role] = metal_color(scene, style)
-            elif role is Role.GLASSES:
-                painted[role] = glasses_color(scene, style, painted[Role.SKIN])
-            elif role is Role.OTHER:
-                painted[role] = scene.up(plain_shape(scene, scene.coarse[role], style.cloth, style.light))
-        return painted
+    def _face(self, scene: Scene, style: PreviewStyle, marks: Marks) -> Tensor:
+        """The face as if nothing covered it: ``(3, H, W)`` of the canvas, empty where it is not."""
+        canvas = torch.zeros(3, *scene.size)
+        if not scene.has_any(*FACE, Role.GLASSES):
+            return canvas
+        box = scene.box_of(*FACE, Role.GLASSES)
+        canvas[:, box.rows, box.columns] = scene.up(face_skin(scene, style, marks), box)
+        draw_features(canvas, scene, style, marks)
+        return canvas
+
+    def _painted(self, scene: Scene, style: PreviewStyle, role: Role, marks: Marks, box: Box, face: Tensor) -> Tensor:
+        """A group of the picture as if it filled its piece of the canvas: ``(3, H, W)``."""
+        match role:
+            case Role.SKIN:
+                return face[:, box.rows, box.columns]
+            case Role.GLASSES:
+                return glasses_color(scene, style, face[:, box.rows, box.columns], box)
+            case Role.BACKGROUND:
+                return scene.up(backdrop(scene, style), box)
+            case Role.NECK:
+                return scene.up(neck_skin(scene, style, marks), box)
+            case Role.EAR:
+                return ear_color(scene, style, box)
+            case Role.HAIR:
+                return hair_color(scene, style, box)
+            case Role.CLOTH:
+                return cloth_color(scene, style, box)
+            case Role.HAT:
+                return hat_color(scene, style, box)
+            case Role.JEWEL:
+                return metal_color(scene, style, box)
+            case _:
+                return other_color(scene, self._other_colors(scene, style), style.light, box)
+
+    def _other_colors(self, scene: Scene, style: PreviewStyle) -> dict[int, Color]:
+        """Colours of the classes without a drawing of their own: the style's, else the set's, muted."""
+        given = dict(style.others)
+        found: dict[int, Color] = {}
+        for one in scene.ids.get(Role.OTHER, ()):
+            red, green, blue = self.classes.colors[one]
+            plain = mixed((red / 255, green / 255, blue / 255), (0.6, 0.58, 0.56), 0.45)
+            found[one] = given.get(self.classes.names[one], plain)
+        return found
 
     def _scene(self, labels: Tensor, seed: int) -> Scene:
         if labels.ndim != 2 or labels.is_floating_point() or labels.is_complex() or min(labels.shape) < 8:
@@ -116,4 +133,4 @@ class PreviewRenderer:
 
 def _reduced(picture: Tensor, factor: int) -> Tensor:
     """Mean of blocks of pixels: ``(3, factor * H, factor * W)`` -> ``(3, H, W)`` in [0, 1]."""
-    return torch.nn.functional.avg_pool2d(picture[None], factor)[0].clamp(0.0, 1.0)
+    return block_means(picture, factor, factor).clamp_(0.0, 1.0)

@@ -1,7 +1,7 @@
 """The features of a face, drawn on its skin: eyes, brows, nose, mouth and the folds of the ears.
 
-Each is drawn on its own piece of the canvas, ``(3, H', W')``, which is changed in place. What a mask leaves open, such as
-where an iris looks, follows from the part's place and size. Shadows keep to the side that the light does not come from.
+Each is drawn on its own piece of the canvas, which is changed in place. What a mask leaves open, such as where an iris
+looks, follows from the part's place and size.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.semantic_vae.preview_roles import Role
 from pellucid.semantic_vae.preview_scene import Box, Feature, Scene, smoothstep
-from pellucid.semantic_vae.preview_skin import Marks
+from pellucid.semantic_vae.preview_skin import Marks, ear_skin
 from pellucid.semantic_vae.preview_style import Color, PreviewStyle, mixed, scaled
 
 _INK: Color = (0.13, 0.08, 0.08)
@@ -32,17 +32,27 @@ def draw_features(canvas: Tensor, scene: Scene, style: PreviewStyle, marks: Mark
         _draw_eye(canvas, eye, scene, style, marks)
 
 
-def draw_ears(canvas: Tensor, scene: Scene, style: PreviewStyle) -> None:
-    """Draw the rim and the hollow of the ears."""
+def ear_color(scene: Scene, style: PreviewStyle, box: Box) -> Tensor:
+    """Colour of the ears with their rim and hollow: ``(3, H, W)`` on a piece of the canvas."""
+    canvas = torch.zeros(3, *scene.size)
+    canvas[:, box.rows, box.columns] = scene.up(ear_skin(scene, style), box)
     shade = _shade(style.skin)
     for ear in scene.features(Role.EAR, 0.1):
+        if ear.box.right <= box.left or ear.box.left >= box.right:
+            continue  # the other one
         x, y = ear.grid()
         u, v = x / (0.5 * ear.width), y / (0.5 * ear.height)
         outwards = 1.0 if ear.x > scene.face.x * scene.side else -1.0
-        hollow = smoothstep(1.0, 0.55, ((u + 0.15 * outwards) / 0.62) ** 2 + ((v + 0.08) / 0.66) ** 2)
-        ridge = smoothstep(0.9, 0.5, ((u + 0.32 * outwards) / 0.42) ** 2 + ((v - 0.02) / 0.42) ** 2)
-        _lay(canvas, ear.box, shade, 0.55 * hollow * ear.cover)
-        _lay(canvas, ear.box, _shade(shade), 0.45 * ridge * ear.cover)
+        # The hollow lies towards the face, inside the rim, and is deepest at the middle.
+        hollow = smoothstep(1.25, 0.45, (((u + 0.18 * outwards) / 0.60) ** 2 + ((v + 0.10) / 0.68) ** 2).sqrt())
+        deep = smoothstep(1.3, 0.3, (((u + 0.40 * outwards) / 0.36) ** 2 + ((v - 0.05) / 0.34) ** 2).sqrt())
+        fold = torch.exp(
+            -((((((u + 0.30 * outwards) / 0.5) ** 2 + ((v + 0.06) / 0.52) ** 2).sqrt() - 0.9) / 0.16) ** 2)
+        )
+        _lay(canvas, ear.box, shade, 0.50 * hollow * ear.cover)
+        _lay(canvas, ear.box, mixed(style.skin, (1.0, 0.9, 0.82), 0.2), 0.28 * fold * ear.cover)
+        _lay(canvas, ear.box, _shade(shade), 0.55 * deep * ear.cover)
+    return canvas[:, box.rows, box.columns]
 
 
 def _draw_eye(canvas: Tensor, eye: Feature, scene: Scene, style: PreviewStyle, marks: Marks) -> None:

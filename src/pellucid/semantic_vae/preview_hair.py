@@ -15,28 +15,27 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.semantic_vae.preview_roles import Role
-from pellucid.semantic_vae.preview_scene import FACE, Scene, smoothstep
+from pellucid.semantic_vae.preview_scene import FACE, Box, Scene, smoothstep
 from pellucid.semantic_vae.preview_style import PreviewStyle
 
 _ALONG, _ACROSS = 48, 512  # size of the noise along and across the strands
-_FINE, _LOCKS = 0.34, 0.62  # how strongly single strands and locks show
+_FINE, _LOCKS = 0.12, 0.19  # how strongly single strands and locks show
 
 
-def hair_color(scene: Scene, style: PreviewStyle) -> Tensor:
-    """Colour of the hair wherever the canvas is: ``(3, H, W)``."""
-    x, y = scene.coarse_grid()
-    hair = scene.share(Role.HAIR)
+def hair_color(scene: Scene, style: PreviewStyle, box: Box) -> Tensor:
+    """Colour of hair all over a piece of the canvas: ``(3, H, W)``."""
     field, strand = _field(scene)  # (h, w)
-    parting, turn = _turn(scene)
-    side = torch.where(turn < 0.0, 0.37, 0.0)  # the two sides of the parting have their own strands
-    wave = style.curl * 0.055 * torch.sin(13.0 * turn.abs() + 9.0 * field + 2.0 * torch.sin(7.0 * field + 3.0 * turn))
-    lookup = torch.stack([strand + wave + side, turn / math.pi])  # (2, h, w)
-    shade = _shade(scene, style, field, turn)
-    both = scene.up(torch.cat([lookup, shade[None]]))
-    strands = _sampled(_noise(scene.seed), both[0], both[1])  # (2, H, W)
-    locks, fine = strands
-    tone = both[2] + _LOCKS * 0.42 * locks + _FINE * 0.30 * fine
-    return _ramp(style.hair, tone)
+    parted = style.parting is not None and not scene.has(Role.HAT)
+    turn = _turn(scene, style.parting or 0.0, field)
+    wave = style.curl * 0.040 * torch.sin(13.0 * turn.abs() + 9.0 * field + 2.0 * torch.sin(7.0 * field + 3.0 * turn))
+    shade = _shade(scene, style, field, turn, parted)
+    across, along, tone = scene.up(torch.stack([strand + wave, turn / math.pi, shade]), box)  # (H, W) each
+    if parted:
+        # Strands rise to the parting from both sides, and each side has its own.
+        across += 0.10 * torch.exp(along.abs() * (-math.pi / 0.10))
+        across += 0.37 * (along < 0.0)
+    locks, fine = _sampled(_noise(scene.seed), across, along)
+    return _ramp(style.hair, tone + _LOCKS * locks + _FINE * fine)
 
 
 def _field(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -44,24 +43,23 @@ def _field(scene: Scene) -> tuple[Tensor, Tensor]:
     inner = scene.share(*FACE, Role.EAR, Role.NECK, Role.GLASSES)
     outer = scene.share(Role.BACKGROUND, Role.CLOTH, Role.HAT)
     near, far = torch.full_like(inner, 1e-5), torch.full_like(inner, 1e-5)
-    for sigma, weight in ((0.035, 1.0), (0.10, 0.15), (0.25, 0.02)):
+    for sigma, weight in ((0.045, 1.0), (0.11, 0.15), (0.25, 0.02)):
         near = near + weight * scene.blur(inner, sigma)
         far = far + weight * scene.blur(outer, sigma)
     ratio = (far / near).log()
     return torch.sigmoid(ratio), 0.30 * torch.asinh(0.35 * ratio)
 
 
-def _turn(scene: Scene) -> tuple[float, Tensor]:
+def _turn(scene: Scene, parting: float, field: Tensor) -> Tensor:
     """Angle about the middle of the face from the parting, 0 there, to +-pi below: ``(h, w)``."""
     x, y = scene.coarse_grid()
     face = scene.face
-    shift = 0.16 * (float(torch.rand((), generator=generator_of(scene.seed, 0x9A))) - 0.5)
-    parting = face.x + shift
-    turn = torch.atan2(x - parting, (face.y + 0.25 * face.ry) - y)
-    return parting, turn
+    at = face.x + parting * face.rx
+    turn = torch.atan2(x - at, (face.y + 0.25 * face.ry) - y)
+    return turn + 0.10 * (field - 0.5)  # so that the parting leans
 
 
-def _shade(scene: Scene, style: PreviewStyle, field: Tensor, turn: Tensor) -> Tensor:
+def _shade(scene: Scene, style: PreviewStyle, field: Tensor, turn: Tensor, parted: bool) -> Tensor:
     """How light the hair is without strands, about 0.5: ``(h, w)``."""
     x, y = scene.coarse_grid()
     face = scene.face
@@ -70,15 +68,17 @@ def _shade(scene: Scene, style: PreviewStyle, field: Tensor, turn: Tensor) -> Te
     # The head under the hair is a dome, larger than the face.
     nx, ny = (x - face.x) / (1.75 * face.rx), (y - face.y + 0.1 * face.ry) / (1.65 * face.ry)
     lit = (nx * lx + ny * ly + lz) / (length * (1.0 + nx * nx + ny * ny).sqrt())
-    inner = scene.blur(scene.share(*FACE, Role.EAR, Role.NECK), 0.030)
+    inner = scene.blur(scene.share(*FACE, Role.EAR, Role.NECK, Role.HAT), 0.030)
     ring = torch.exp(-(((turn.abs() - 0.62) / 0.30) ** 2)) * smoothstep(0.10, 0.5, field) * smoothstep(1.0, 0.65, field)
-    seam = torch.exp(-((turn / 0.045) ** 2)) * smoothstep(0.35, 0.75, 1.0 - field + 0.25)
     below = smoothstep(0.05, 0.5, y - face.y - 0.55 * face.ry)
-    return 0.18 + 0.50 * lit + 0.26 * ring - 0.42 * inner - 0.16 * seam - 0.10 * below
+    shade = 0.16 + 0.52 * lit + 0.30 * ring - 0.45 * inner - 0.10 * below
+    if parted:
+        shade = shade - 0.20 * torch.exp(-((turn / 0.05) ** 2)) * smoothstep(0.98, 0.6, field)
+    return shade
 
 
 def _noise(seed: int) -> Tensor:
-    """Noise ``(1, 2, _ALONG, _ACROSS)``: locks, and single strands; about mean 0 and spread 1; without an edge across."""
+    """Noise ``(1, 2, _ALONG, _ACROSS)``: locks, and single strands; of mean 0 and spread 1; across it goes round."""
     random = generator_of(seed, 0x4A1)
     planes: list[Tensor] = []
     for cells in ((14, 34), (90, 220)):
@@ -101,9 +101,10 @@ def _sampled(noise: Tensor, across: Tensor, along: Tensor) -> Tensor:
 def _ramp(color: tuple[float, float, float], tone: Tensor) -> Tensor:
     """From deep shadow over the hair's own colour to its shine: ``(3, H, W)``."""
     base = torch.tensor(color)
-    dark = base * torch.tensor([0.36, 0.30, 0.32])
     luma = float(base @ torch.tensor([0.299, 0.587, 0.114]))
-    light = base * 1.25 + (1.0 - base) * (0.20 + 0.10 * luma)
+    # Light hair has lighter shadows.
+    dark = base * (torch.tensor([0.36, 0.30, 0.32]) + 0.32 * luma)
+    light = (base * 1.40 + (1.0 - base) * (0.13 + 0.12 * luma)).clamp(max=1.0)
     low, high = (tone / 0.5).clamp(0.0, 1.0), ((tone - 0.5) / 0.6).clamp(0.0, 1.0)
     planes = [dark[i] + (base[i] - dark[i]) * low + (light[i] - base[i]) * high for i in range(3)]
     return torch.stack(planes)

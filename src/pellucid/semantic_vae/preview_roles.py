@@ -30,7 +30,7 @@ class Role(Enum):
     OTHER = "other"
 
 
-# Words of a name, the sides taken off, as CelebAMask-HQ, BiSeNet's children, LaPa, FaceSynthetics and people write them.
+# Words of a name, the sides taken off, as CelebAMask-HQ, BiSeNet, LaPa, FaceSynthetics and people write them.
 _WORDS: dict[Role, str] = {
     Role.SKIN: "skin face facial_skin head",
     Role.NOSE: "nose",

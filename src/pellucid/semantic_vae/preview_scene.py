@@ -1,13 +1,14 @@
 """A label map made ready to be drawn: soft coverages, a coarse grid for light and shadow, and where the face lies.
 
-Lengths are fractions of the picture's longer side unless they are said to be pixels. The canvas is larger than the label
-map by a whole number, so that the picture is anti-aliased when it is brought back to size.
+Lengths are fractions of the picture's longer side unless they are said to be pixels. The canvas is larger than the
+label map by a whole number, so that the picture is anti-aliased when it is brought back to size.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +89,9 @@ class Scene:
         scale: pixels of the canvas for one of the label map, along each axis.
         covers: ``(H', W')`` on the canvas for each group of roles that is there; they sum to 1.
         coarse: ``(h, w)`` share of each role in the cells of the coarse grid.
-        face: where the face is, None without one.
+        face: where the face is.
+        extents: of each class that is there: first row, row after the last, and the same of columns.
+        seed: of what is random.
     """
 
     labels: Tensor
@@ -97,11 +100,13 @@ class Scene:
     covers: dict[Role, Tensor]
     coarse: dict[Role, Tensor]
     face: Face
+    extents: dict[int, tuple[int, int, int, int]]
     seed: int
-    _cells: tuple[int, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._cells = coarse_size(*self.labels.shape)
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the coarse grid."""
+        return coarse_size(*self.labels.shape)
 
     @property
     def side(self) -> int:
@@ -122,7 +127,7 @@ class Scene:
     def share(self, *roles: Role) -> Tensor:
         """Coarse share of roles together: ``(h, w)``, zeros where none is there."""
         found = [self.coarse[role] for role in roles if role in self.coarse]
-        return torch.stack(found).sum(dim=0) if found else torch.zeros(self._cells)
+        return torch.stack(found).sum(dim=0) if found else torch.zeros(self.cells)
 
     def grid(self, box: Box | None = None) -> tuple[Tensor, Tensor]:
         """Coordinates ``x (1, W')`` and ``y (H', 1)`` of the canvas's pixels, or of a piece of it."""
@@ -134,7 +139,7 @@ class Scene:
 
     def coarse_grid(self) -> tuple[Tensor, Tensor]:
         """Coordinates ``x (1, w)`` and ``y (h, 1)`` of the coarse cells."""
-        rows, columns = self._cells
+        rows, columns = self.cells
         height, width = self.size
         x = (torch.arange(columns) + 0.5) / columns * (width / self.side)
         y = (torch.arange(rows) + 0.5) / rows * (height / self.side)
@@ -142,7 +147,7 @@ class Scene:
 
     def blur(self, plane: Tensor, sigma: float, dx: float = 0.0, dy: float = 0.0) -> Tensor:
         """Blur coarse planes ``(..., h, w)`` and move them right and down; the outside continues the edge."""
-        rows, columns = self._cells
+        rows, columns = self.cells
         cells = max(rows, columns)
         down = _blur_matrix(rows, round(sigma * cells, 3), round(dy * cells, 3))
         across = _blur_matrix(columns, round(sigma * cells, 3), round(dx * cells, 3))
@@ -150,10 +155,46 @@ class Scene:
 
     def up(self, planes: Tensor, box: Box | None = None) -> Tensor:
         """Bring coarse planes ``(..., h, w)`` to the canvas or a piece of it."""
-        lead = planes.shape[:-2]
-        full = F.interpolate(planes.reshape(1, -1, *planes.shape[-2:]), self.size, mode="bilinear", align_corners=False)
-        full = full.reshape(*lead, *self.size)
-        return full if box is None else full[..., box.rows, box.columns]
+        height, width = self.size
+        box = box or Box(0, height, 0, width)
+        rows, columns = planes.shape[-2:]
+        top, bottom, first_row, last_row = _cells(box.top, box.bottom, height, rows)
+        left, right, first, last = _cells(box.left, box.right, width, columns)
+        piece = planes[..., top:bottom, left:right].reshape(1, -1, bottom - top, right - left)
+        size = ((bottom - top) * height // rows, (right - left) * width // columns)
+        large = F.interpolate(piece, size, mode="bilinear", align_corners=False)
+        return large.reshape(*planes.shape[:-2], *size)[..., first_row:last_row, first:last]
+
+    def extent(self, ids: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+        """Rows and columns of the label map, the ends not included, that hold some classes; None without them."""
+        found = [self.extents[one] for one in ids if one in self.extents]
+        if not found:
+            return None
+        tops, bottoms, lefts, rights = zip(*found, strict=True)
+        return min(tops), max(bottoms), min(lefts), max(rights)
+
+    def boxes_of(self, group: Role) -> list[Box]:
+        """Pieces of the canvas that hold a group, apart from one another where they can be: ears are far apart."""
+        roles = [role for role in self.ids if GROUPS.get(role, role) is group]
+        found = [self._box((one,)) for role in roles for one in self.ids[role] if one in self.extents]
+        whole = self.box_of(*roles)
+        apart = all(
+            one.right <= two.left or two.right <= one.left or one.bottom <= two.top or two.bottom <= one.top
+            for index, one in enumerate(found)
+            for two in found[:index]
+        )
+        return found if apart else [whole]
+
+    def box_of(self, *roles: Role) -> Box:
+        """The piece of the canvas that the soft covers of some roles reach; all of it without them."""
+        return self._box(tuple(one for role in roles for one in self.ids.get(role, ())))
+
+    def _box(self, ids: tuple[int, ...]) -> Box:
+        height, width = self.labels.shape
+        top, bottom, left, right = self.extent(ids) or (0, height, 0, width)
+        room, scale = 2 + math.ceil(3.0 * self.edge), self.scale
+        upper, lower, first, last = top - room, bottom + room, left - room, right + room
+        return Box(max(0, upper) * scale, min(height, lower) * scale, max(0, first) * scale, min(width, last) * scale)
 
     def features(self, role: Role, margin: float = 0.4) -> list[Feature]:
         """The parts of a role, one for each class that is in the picture.
@@ -169,20 +210,22 @@ class Scene:
         self, ids: tuple[int, ...], margin: float = 0.4, edge: float = 0.8, box: Box | None = None
     ) -> Feature | None:
         """Some classes as one part; None when they are nowhere. With ``box`` on that piece of the canvas."""
-        inside = _among(self.labels, ids)
-        rows, columns = inside.any(dim=1).nonzero()[:, 0], inside.any(dim=0).nonzero()[:, 0]
-        if rows.numel() == 0:
+        extent = self.extent(ids)
+        if extent is None:
             return None
         scale, (height, width) = self.scale, self.labels.shape
-        top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+        top, bottom, left, right = extent
         room = int(margin * max(bottom - top, right - left)) + 4
         if box is None:
             upper, lower = max(0, top - room), min(height, bottom + room)
             first, last = max(0, left - room), min(width, right + room)
         else:
             upper, lower, first, last = box.top // scale, box.bottom // scale, box.left // scale, box.right // scale
-        piece = inside[upper:lower, first:last].float()
-        cover = sharpened(enlarged(piece[None], scale, edge * self.edge)[0])
+        piece = _among(self.labels[upper:lower, first:last], ids).float()
+        # A product with two band matrices: convolutions of ever new sizes would each be set up anew.
+        down = _enlarging_matrix(height, scale, edge * self.edge)[upper * scale : lower * scale, upper:lower]
+        across = _enlarging_matrix(width, scale, edge * self.edge)[first * scale : last * scale, first:last]
+        cover = sharpened((down @ piece @ across.T).clamp_(0.0, 1.0))
         weights = piece / piece.sum().clamp(min=1.0)
         y = float((weights.sum(dim=1) * (torch.arange(upper, lower) + 0.5)).sum())
         x = float((weights.sum(dim=0) * (torch.arange(first, last) + 0.5)).sum())
@@ -201,6 +244,18 @@ class Scene:
         return edge_of(*self.labels.shape)
 
 
+def _cells(begin: int, end: int, pixels: int, cells: int) -> tuple[int, int, int, int]:
+    """Cells that a piece of the canvas needs, with one beside them, and where in those the piece lies, in pixels.
+
+    Pixels that are no multiple of the cells need all of them.
+    """
+    if pixels % cells:
+        return 0, cells, begin, end
+    one = pixels // cells
+    first, last = max(0, begin // one - 1), min(cells, -(-end // one) + 1)
+    return first, last, begin - first * one, end - first * one
+
+
 def edge_of(height: int, width: int) -> float:
     """Blur of edges in pixels of the label map: enough to round its steps, less than a pixel for small maps."""
     return _EDGE * min(2.0, max(0.6, (max(height, width) / 256) ** 0.5))
@@ -214,28 +269,29 @@ def coarse_size(height: int, width: int) -> tuple[int, int]:
 
 def make_scene(labels: Tensor, roles: tuple[Role, ...], scale: int, seed: int) -> Scene:
     """Look at a label map ``(H, W)`` whose values index ``roles``."""
-    labels = labels.long()
+    labels = labels.to(torch.uint8)
     height, width = labels.shape
+    extents = _extents(labels)
     ids: dict[Role, tuple[int, ...]] = {}
     for index, role in enumerate(roles):
         ids[role] = (*ids.get(role, ()), index)
-    counts = torch.bincount(labels.flatten(), minlength=len(roles))
-    present = {role: ones for role, ones in ids.items() if sum(int(counts[one]) for one in ones)}
-    table = torch.zeros(len(present), max(len(roles), int(labels.max()) + 1))
-    for row, ones in enumerate(present.values()):
-        table[row, list(ones)] = 1.0
-    planes = table[:, labels]  # (R, H, W)
-    shares = F.interpolate(planes[None], coarse_size(height, width), mode="area")[0]
+    present = {role: there for role, ones in ids.items() if (there := tuple(one for one in ones if one in extents))}
+    planes = torch.stack([_among(labels, ones) for ones in present.values()]).float()  # (R, H, W)
+    rows, columns = coarse_size(height, width)
+    if height % rows or width % columns:
+        shares = F.adaptive_avg_pool2d(planes, (rows, columns))
+    else:
+        shares = block_means(planes, height // rows, width // columns)
     coarse = dict(zip(present, shares.unbind(), strict=True))
     groups: dict[Role, Tensor] = {}
     for role, plane in zip(present, planes.unbind(), strict=True):
         group = GROUPS.get(role, role)
         groups[group] = groups[group] + plane if group in groups else plane
     soft = enlarged(torch.stack(list(groups.values())), scale, edge_of(height, width))
-    soft = soft * soft * soft
-    soft = soft / soft.sum(dim=0).clamp(min=1e-6)
+    soft = (soft * soft).mul_(soft)
+    soft.div_(soft.sum(dim=0).clamp_(min=1e-6))
     covers = dict(zip(groups, soft.unbind(), strict=True))
-    return Scene(labels, ids, scale, covers, coarse, _face(coarse, height, width), seed)
+    return Scene(labels, ids, scale, covers, coarse, _face(coarse, height, width), extents, seed)
 
 
 def _face(coarse: dict[Role, Tensor], height: int, width: int) -> Face:
@@ -261,10 +317,36 @@ def enlarged(planes: Tensor, scale: int, sigma: float) -> Tensor:
     at = torch.arange(-taps, taps + 1)
     kernel = torch.exp(-0.5 * (at / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    padded = F.pad(planes[:, None], (taps, taps, taps, taps), mode="replicate")
-    soft = F.conv2d(F.conv2d(padded, kernel.reshape(1, 1, 1, -1)), kernel.reshape(1, 1, -1, 1))
+    padded = F.pad(planes[None], (taps, taps, taps, taps), mode="replicate")
+    kernel = kernel.expand(planes.shape[0], 1, 1, -1)
+    soft = F.conv2d(F.conv2d(padded, kernel, groups=len(planes)), kernel.transpose(2, 3), groups=len(planes))
     size = (planes.shape[1] * scale, planes.shape[2] * scale)
-    return F.interpolate(soft, size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(soft, size, mode="bilinear", align_corners=False)[0]
+
+
+def block_means(planes: Tensor, rows: int, columns: int) -> Tensor:
+    """Means of blocks of ``rows`` x ``columns`` pixels: ``(n, H, W)`` -> ``(n, H / rows, W / columns)``."""
+    # Adding strided views is several times faster than pooling on a CPU.
+    total = planes[:, ::rows]
+    for row in range(1, rows):
+        total = total + planes[:, row::rows]
+    result = total[:, :, ::columns]
+    for column in range(1, columns):
+        result = result + total[:, :, column::columns]
+    return result / (rows * columns)
+
+
+def _extents(labels: Tensor) -> dict[int, tuple[int, int, int, int]]:
+    """Of each value: first row, row after the last, first column, column after the last."""
+    height, width = labels.shape
+    index = labels.long()
+    rows = torch.zeros(height, 256, dtype=torch.bool).scatter_(1, index, True)
+    columns = torch.zeros(256, width, dtype=torch.bool).scatter_(0, index, True)
+    found: dict[int, tuple[int, int, int, int]] = {}
+    for one in rows.any(dim=0).nonzero()[:, 0].tolist():
+        down, across = rows[:, one].nonzero()[:, 0], columns[one].nonzero()[:, 0]
+        found[one] = (int(down[0]), int(down[-1]) + 1, int(across[0]), int(across[-1]) + 1)
+    return found
 
 
 def sharpened(cover: Tensor) -> Tensor:
@@ -284,6 +366,13 @@ def _among(labels: Tensor, ids: tuple[int, ...]) -> Tensor:
     for one in ids[1:]:
         inside = inside | (labels == one)
     return inside
+
+
+@functools.lru_cache(maxsize=32)
+def _enlarging_matrix(count: int, scale: int, sigma: float) -> Tensor:
+    """``(scale * count, count)``: blur along one axis by ``sigma`` pixels and linear enlargement."""
+    columns = _blur_matrix(count, sigma, 0.0).T[None]  # (1, from, to)
+    return F.interpolate(columns, scale_factor=scale, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,6 +1,6 @@
-"""Light and shadow on skin: the face as a dome with bumps, the neck as a column, ears; the background and plain shapes.
+"""Light and shadow on skin: the face as a dome with bumps, the neck as a column, ears; and the background.
 
-Everything here is smooth, so it is worked out on the coarse grid. What has sharp edges, the features, comes on top of it.
+Everything here is smooth, so it is worked out on the coarse grid. The features, which have sharp edges, come on top.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIGHT: Color = (1.0, 0.965, 0.90)
 
 @dataclass(frozen=True)
 class Marks:
-    """Where the face's features are, as fractions of the longer side; taken from the ellipse where a feature is not seen.
+    """Where the face's features are, in fractions of the longer side; where one is not seen, the ellipse tells.
 
     Attributes:
         eyes: middles of the eyes, left one of the picture first.
@@ -86,14 +86,14 @@ def face_skin(scene: Scene, style: PreviewStyle, marks: Marks) -> Tensor:
     lit = _lambert(nx, ny, light)
     middle = light[2]
     shadow = smoothstep(0.02, -0.62, lit - middle)
-    bright = smoothstep(0.06, 0.34, lit - middle)
+    bright = smoothstep(0.02, 0.36, lit - middle)
     # What stands above the skin throws a shadow away from the light.
     cast = _cast(scene, light, Role.HAIR, Role.HAT) * 0.75
     glasses = scene.share(Role.GLASSES)
     cast = cast + 0.35 * scene.blur(glasses, 0.008, -0.012 * light[0], 0.016)
     under = _under(scene, unit)
     shadow = 1.0 - (1.0 - 0.85 * shadow) * (1.0 - cast.clamp(0.0, 0.85)) * (1.0 - under)
-    color = _toned(style.skin, shadow, bright * (1.0 - cast.clamp(0.0, 1.0)), 0.42)
+    color = _toned(style.skin, shadow, bright * (1.0 - cast.clamp(0.0, 1.0)), 0.75)
     return _flush(color, scene, style, marks)
 
 
@@ -115,7 +115,7 @@ def neck_skin(scene: Scene, style: PreviewStyle, marks: Marks) -> Tensor:
     hair = scene.blur(scene.share(Role.HAIR), 0.02, -0.02 * light[0], 0.01)
     shadow = 1.0 - (1.0 - shadow) * (1.0 - 0.72 * chin.clamp(0.0, 1.0)) * (1.0 - 0.55 * hair.clamp(0.0, 1.0))
     bright = smoothstep(0.05, 0.3, lit - light[2]) * (1.0 - chin.clamp(0.0, 1.0))
-    return _toned(style.skin, shadow, 0.5 * bright, 0.35)
+    return _toned(style.skin, shadow, 0.5 * bright, 0.6)
 
 
 def ear_skin(scene: Scene, style: PreviewStyle) -> Tensor:
@@ -125,13 +125,6 @@ def ear_skin(scene: Scene, style: PreviewStyle) -> Tensor:
     hair = scene.blur(scene.share(Role.HAIR), 0.012, 0.0, 0.01)
     shadow = (0.30 + 0.35 * smoothstep(0.75, 0.98, deep) + 0.4 * hair).clamp(0.0, 0.9)
     return _toned(mixed(style.skin, (0.80, 0.36, 0.30), 0.14), shadow, torch.zeros_like(shadow), 0.0)
-
-
-def plain_shape(scene: Scene, cover: Tensor, color: Color, light: Color) -> Tensor:
-    """A class without a drawing of its own, shaded as a soft relief: ``(3, h, w)``."""
-    slope_x, slope_y = _slopes(scene.blur(cover, 0.03) * 0.10, scene)
-    lit = _lambert(-slope_x, -slope_y, _unit(light)) - _unit(light)[2]
-    return _toned(color, 0.8 * smoothstep(0.0, -0.5, lit), smoothstep(0.0, 0.35, lit), 0.3)
 
 
 def backdrop(scene: Scene, style: PreviewStyle) -> Tensor:
@@ -164,8 +157,8 @@ def _bumps(scene: Scene, marks: Marks) -> Tensor:
     ridge = ridge * smoothstep(-0.35, 0.9, along) * smoothstep(1.15, 0.98, (y - level) / max(tip_y - level, 1e-3))
     total = 0.046 * ridge + 0.030 * _spot(x, y, tip_x, tip_y, 0.055 * unit, 0.050 * unit)
     for side, (eye_x, eye_y) in ((-1.0, marks.eyes[0]), (1.0, marks.eyes[1])):
-        total = total - 0.030 * _spot(x, y, eye_x - 0.02 * unit * side, eye_y - 0.012 * unit, 0.10 * unit, 0.055 * unit)
-        total = total + 0.022 * _spot(x, y, eye_x + 0.025 * unit * side, eye_y + 0.14 * unit, 0.11 * unit, 0.075 * unit)
+        total = total - 0.021 * _spot(x, y, eye_x - 0.02 * unit * side, eye_y - 0.012 * unit, 0.10 * unit, 0.055 * unit)
+        total = total + 0.015 * _spot(x, y, eye_x + 0.025 * unit * side, eye_y + 0.14 * unit, 0.11 * unit, 0.075 * unit)
         total = total + 0.012 * _spot(x, y, eye_x, eye_y - 0.10 * unit, 0.13 * unit, 0.045 * unit)
     mouth_x, mouth_y = marks.mouth
     chin_y = scene.face.y + 0.93 * scene.face.ry
@@ -200,8 +193,8 @@ def _flush(color: Tensor, scene: Scene, style: PreviewStyle, marks: Marks) -> Te
     for side, (eye_x, eye_y) in ((-1.0, marks.eyes[0]), (1.0, marks.eyes[1])):
         red = red + _spot(x, y, eye_x + 0.045 * unit * side, eye_y + 0.19 * unit, 0.12 * unit, 0.085 * unit)
     red = red + 0.55 * _spot(x, y, *marks.tip, 0.07 * unit, 0.05 * unit)
-    amount = (0.62 * style.blush * red).clamp(0.0, 0.6)
-    return color * (1.0 - amount * _column((0.0, 0.30, 0.26)))
+    amount = (0.7 * style.blush * red).clamp(0.0, 0.6)
+    return color * (1.0 - amount * _column((-0.05, 0.24, 0.20)))
 
 
 def _toned(color: Color, shadow: Tensor, bright: Tensor, shine: float) -> Tensor:
@@ -210,7 +203,8 @@ def _toned(color: Color, shadow: Tensor, bright: Tensor, shine: float) -> Tensor
     half, deep = base * _column(_SHADE), base * _column(_DEEP)
     dark = torch.lerp(base.expand(3, *shadow.shape), half, (shadow / 0.6).clamp(0.0, 1.0))
     dark = torch.lerp(dark, deep.expand_as(dark), ((shadow - 0.6) / 0.4).clamp(0.0, 1.0))
-    return torch.lerp(dark, _column(_LIGHT).expand_as(dark), shine * bright)
+    light = base * 1.16 + (_column(_LIGHT) - base).clamp(min=0.0) * 0.22
+    return torch.lerp(dark, light.clamp(max=1.0).expand_as(dark), shine * bright)
 
 
 def _lambert(nx: Tensor, ny: Tensor, light: Color) -> Tensor:

@@ -22,18 +22,18 @@ from pellucid.semantic_vae.preview_roles import Role, roles_of
 Color = tuple[float, float, float]
 
 # Skin from little to much melanin.
-_SKIN = "FBE4D5 F6D5BE EEC3A5 E4B08C D69B74 C4865D AD6F49 93593A 77462F 5F3826 4A2C20 3B241C"
+_SKIN = "F3D7C6 EFCBB2 E9BC9D E0AA86 D69B74 C98B63 B97850 A56742 8E5637 77462F 643A2A 543126"
 # Hair with how often each is drawn: the dark ones, browns, reds, blonds, greys, and dyed.
 _HAIR = (
-    ("211D22", 3.0),
-    ("35261F", 3.0),
+    ("211D22", 2.5),
+    ("35261F", 2.5),
     ("4F3424", 3.0),
     ("6E4429", 2.5),
     ("84442A", 1.2),
-    ("A8532E", 1.0),
-    ("94693F", 1.5),
-    ("C0935A", 1.5),
-    ("DDBD86", 1.0),
+    ("A8532E", 1.6),
+    ("94693F", 2.0),
+    ("C0935A", 2.2),
+    ("DDBD86", 1.6),
     ("8E8C92", 0.7),
     ("C9C8CE", 0.5),
     ("A65A78", 0.25),
@@ -60,8 +60,9 @@ class PreviewStyle:
         lens: of sunglasses; clear glasses are only tinted with it.
         metal: of earrings and necklace.
         background: its colour above and below.
-        light: where the light comes from: right and down are positive, the third value is towards the viewer. Any length.
+        light: where the light comes from: right, down, towards the viewer. Any length.
         curl: how much strands of hair wave, from 0 (straight) to 1.
+        parting: where the hair is parted, in half widths of the face right of its middle; None for no parting.
         blush: how red the cheeks are, from 0 to 1.
         others: colours of the classes that the drawing has no shape for, by their names.
 
@@ -82,6 +83,7 @@ class PreviewStyle:
     background: tuple[Color, Color] = ((0.880, 0.860, 0.820), (0.640, 0.680, 0.700))
     light: Color = (-0.45, -0.65, 0.75)
     curl: float = 0.25
+    parting: float | None = None
     blush: float = 0.4
     others: tuple[tuple[str, Color], ...] = ()
 
@@ -91,6 +93,8 @@ class PreviewStyle:
                 raise ConfigError(f"style: {name} must be three numbers in [0, 1], found {color}")
         if len(self.light) != 3 or not 0.0 < math.hypot(*self.light) < math.inf:
             raise ConfigError(f"style: light must be three numbers that are not all 0, found {self.light}")
+        if self.parting is not None and not -1.0 <= self.parting <= 1.0:
+            raise ConfigError(f"style: parting must be in [-1, 1] or None, found {self.parting}")
         for name in ("curl", "blush"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"style: {name} must be in [0, 1], found {getattr(self, name)}")
@@ -115,11 +119,13 @@ class PreviewStyle:
             values: dict[str, Any] = {
                 key: float(value) if key in ("curl", "blush") else _triple(value)
                 for key, value in given.items()
-                if key not in ("background", "others")
+                if key not in ("background", "others", "parting")
             }
             if "background" in given:
                 above, below = given["background"]
                 values["background"] = (_triple(above), _triple(below))
+            if given.get("parting") is not None:
+                values["parting"] = float(given["parting"])
             if "others" in given:
                 values["others"] = tuple((str(name), _triple(color)) for name, color in dict(given["others"]).items())
         except (TypeError, ValueError) as error:
@@ -162,6 +168,7 @@ def random_style(seed: int) -> PreviewStyle:
         ),
         light=(side * random.between(0.30, 0.60), random.between(-0.80, -0.50), 0.75),
         curl=random.between(0.0, 1.0) ** 2,
+        parting=random.between(-0.45, 0.45) if random.between(0.0, 1.0) < 0.5 else None,
         blush=random.between(0.2, 0.6),
     )
 
