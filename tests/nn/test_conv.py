@@ -73,3 +73,18 @@ def test_padding_leaves_whole_multiples_alone() -> None:
     x = torch.rand(1, 3, 32, 16)
     assert conv.pad_to_stride(x, 16) is x
     assert conv.pad_to_stride(x, stride=24).shape == (1, 3, 48, 24)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_doubled_convolution_is_that_of_the_doubled_map(size: tuple[int, int], layout: torch.memory_format) -> None:
+    x, weight, bias = torch.randn(2, 7, *size), torch.randn(5, 7, 3, 3), torch.randn(5)
+    given = [value.contiguous(memory_format=layout).requires_grad_() for value in (x, weight)] + [bias.requires_grad_()]
+    doubled = F.interpolate(given[0], scale_factor=2.0, mode="nearest")
+    wanted = F.conv2d(doubled, given[1], given[2], padding=1)
+    found = conv.doubled_conv(*given)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    cotangent = torch.randn_like(wanted)
+    theirs, ours = torch.autograd.grad(wanted, given, cotangent), torch.autograd.grad(found, given, cotangent)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
