@@ -17,12 +17,14 @@ CITATION = (
     "Face Image Synthesis, ICIAP 2023, arXiv 2307.05317."
 )
 PAPER = {"miou": 0.7031, "accuracy": 0.9239}  # Table 1, last row, on 2,000 masks of CelebAMask-HQ
-DRAWN_LIMITS = """- It has only seen masks drawn by code: frontal to three-quarter faces of one family of shapes. On masks of
-  photographs the outline of hair, hats, hands and profiles come out simplified; `pellucid eval --task face-parts --set
-  DIR` tells how much on yours.
-- It smooths every mask a little, even unedited ones; `keep_unedited` takes what was not edited from the source."""
-LIMITS = """- It knows the masks it was trained on, and the people in them: other ages, poses and parsers give other errors.
-- It smooths every mask a little, even unedited ones; `keep_unedited` takes what was not edited from the source."""
+SMOOTH = "- It smooths every mask a little, even without an edit; `keep_unedited` takes the rest from the source."
+DRAWN_LIMITS = """\
+- It has only seen masks drawn by code: frontal to three-quarter faces, one family of shapes. On masks of
+  photographs the outlines of hair, hats, hands and profiles come out simplified; `pellucid eval --task face-parts
+  --set DIR` tells how much on yours.
+"""
+LIMITS = """- It knows the masks it was trained on: other ages, poses and parsers give other errors.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ def write_card(training: Training, figures: Mapping[str, float], classes: ClassS
 
     Args:
         training: what was done.
-        figures: of `train.validate`; with ``background_accuracy`` and ``background_miou``, what a mask of nothing but
-            background scores.
+        figures: of `train.validate`; ``empty_accuracy`` and ``empty_miou`` are those of masks of nothing but
+            background.
         classes: the class set.
         seeds: training runs behind the figures.
     """
@@ -69,7 +71,7 @@ def write_card(training: Training, figures: Mapping[str, float], classes: ClassS
             "held-out masks, reconstructed",
             measure,
             figures[key],
-            figures.get(f"background_{paper}", 0.0),
+            figures.get(f"empty_{paper}", 0.0),
             PAPER[paper],
         )
         for key, measure, paper in table
@@ -84,9 +86,9 @@ def write_card(training: Training, figures: Mapping[str, float], classes: ClassS
     return model_card(
         f"semantic_vae/{name}",
         summary=(
-            f"Takes a mask of {len(classes)} classes (`{classes.name}`) apart into one code a part and puts it together "
-            "again, so that single parts can be made anew, moved and swapped. Semantic-VAE, trained by us. In the table, "
-            "'doing nothing' is a mask that is all background; the paper's column is on other masks (CelebAMask-HQ)."
+            f"Takes a mask of {len(classes)} classes (`{classes.name}`) apart, one code a part, and puts it together "
+            "again, so that single parts can be made anew, moved and swapped. Semantic-VAE, trained by us. Doing "
+            "nothing is here a mask that is all background; the paper's figures are on other masks (CelebAMask-HQ)."
         ),
         data=f"Trained on {training.masks}. The masks: {licence}.",
         credits="None needed." if training.drawn else "See the data set.",
@@ -95,7 +97,7 @@ def write_card(training: Training, figures: Mapping[str, float], classes: ClassS
         minutes=max(training.minutes, 0.01),
         figures=rows or [Figure("validation", "step", float(training.step), 0.0)],
         seeds=seeds,
-        limits=(DRAWN_LIMITS if training.drawn else LIMITS) + dead,
+        limits=(DRAWN_LIMITS if training.drawn else LIMITS) + SMOOTH + dead,
         citation=CITATION,
     )
 

@@ -1,7 +1,7 @@
 """Masks in bulk: a whole set as one uint8 tensor on the training device, and batches of it (Sec. 4.1; spec, section 1).
 
 A label map of 256 x 256 is 64 KB, so 20,000 of them are 1.3 GB and CelebAMask-HQ's 28,000 are 1.8 GB: no loader runs.
-Masks are drawn by code (`procedural`), read from a folder, or, for class sets of which we know nothing, made of ellipses.
+Masks are drawn by code (`procedural`), read from a folder, or, for class sets of which nothing is known, ellipses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
 from pellucid.io.files import atomic_path
+from pellucid.semantic_vae.celebamask import find_masks, load
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.label_geometry import resize_labels, square
 from pellucid.semantic_vae.procedural import draw_masks
 from pellucid.semantic_vae.procedural_parameters import FaceParameters, parameters_of
 
@@ -110,6 +112,7 @@ def open_bank(
     count: int | None = None,
     seed: int = 0,
     cache: str | Path | None = None,
+    order: str | None = None,
 ) -> MaskBank:
     """Open the masks that a recipe names.
 
@@ -121,6 +124,7 @@ def open_bank(
         count: masks to draw, 4,096 when None; of a folder the first so many, None for all.
         seed: of drawn masks.
         cache: where drawn masks are kept, see `procedural_bank`.
+        order: label order of a folder's bare ids, see `celebamask.find_masks`.
 
     Raises:
         ConfigError: procedural masks of another class set.
@@ -135,7 +139,7 @@ def open_bank(
         return procedural_bank(count or 4096, seed, size, cache)
     if str(root) == ELLIPSES:
         return MaskBank(ellipses(count or 4096, seed, size, classes), classes, f"{ELLIPSES} of seed {seed}")
-    return folder_bank(root, split, classes, size, count)
+    return folder_bank(root, split, classes, size, count, order)
 
 
 def procedural_bank(count: int, seed: int = 0, size: int = 256, cache: str | Path | None = None) -> MaskBank:
@@ -200,8 +204,9 @@ def folder_bank(
     classes: ClassSet = CELEBAMASK_HQ,
     size: int = 256,
     count: int | None = None,
+    order: str | None = None,
 ) -> MaskBank:
-    """Read a folder of masks in one of the layouts of `celebamask.find_masks`, pressed to ``size`` by PIL's nearest.
+    """Read a folder of masks in one of the layouts of `celebamask.find_masks`, pressed to ``size`` by Pillow's nearest.
 
     Args:
         root: the folder.
@@ -209,30 +214,32 @@ def folder_bank(
         classes: the class set of the files.
         size: side in pixels; masks that are not square are padded with background first.
         count: the first so many.
+        order: label order of bare ids, see `celebamask.find_masks`.
 
     Raises:
         InputError: the folder is not there, holds no masks of the split, or one cannot be read.
+        ConfigError: the ids may be of another order, and none is named.
     """
-    from pellucid.semantic_vae.celebamask import find_masks, load
-    from pellucid.semantic_vae.mask_files import resize_labels, square
-
-    found = find_masks(root)
-    wanted = found if split is None else [item for item in found if item.split == split]
-    if not wanted and found and all(item.split is None for item in found):
+    found = find_masks(root, classes, order)
+    wanted = [item for item in found if split is None or item.split == split]
+    if not wanted and all(item.split is None for item in found):
         log.info("%s has no splits: all %d masks stand for %r", root, len(found), split)
-        wanted = found
+        wanted, split = found, None
     if not wanted:
-        splits = ", ".join(sorted({str(item.split) for item in found})) or "none"
-        raise InputError(f"{root}: no masks of split {split!r}, found splits: {splits}")
+        splits = ", ".join(sorted({str(item.split) for item in found}))
+        raise InputError(f"{root}: no masks of split {split!r}, found split {splits}")
     padded = 0
     labels = torch.empty(len(wanted[:count]), size, size, dtype=torch.uint8)
     for place, item in enumerate(wanted[:count]):
-        mask = load(item)
+        mask = load(item, classes)
         padded += mask.shape[0] != mask.shape[1]
-        labels[place] = resize_labels(square(mask)[0], size)
+        labels[place] = resize_labels(square(mask, fill=classes.background)[0], size)
+        if place % 4096 == 4095:
+            log.info("%s: %d of %d masks read", root, place + 1, len(labels))
     if padded:
-        log.info("%s: %d masks are not square and were padded with background", root, padded)
-    return MaskBank(labels, classes, f"{Path(root).name}{f', split {split!r}' if split else ''}")
+        log.info("%s: %d masks are not square and were padded", root, padded)
+    name = f"{Path(root).name}, {f'split {split!r}, ' if split else ''}{wanted[0].rule}"
+    return MaskBank(labels, classes, name)
 
 
 def ellipses(count: int, seed: int, size: int, classes: ClassSet) -> Tensor:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationInfo, create_model, field_validator
 
 from pellucid.errors import ConfigError
 from pellucid.semantic_vae.classes import ClassSet, class_set
+from pellucid.semantic_vae.losses import KL_WEIGHT, Weights
 from pellucid.semantic_vae.model import PRESETS, TABLE_1, SemanticVAEConfig, table_1_config
 from pellucid.train.config import Recipe as BaseRecipe
 from pellucid.train.config import Section, section_of
-
-Weighting = Literal["eq1", "official", "inverse", "effective", "none"]
 
 _OF_THE_CLASS_SET = ("classes", "background")  # follow from data.class_set
 
@@ -22,9 +21,11 @@ class DataSection(Section):
     """``[data]``: which masks.
 
     Attributes:
-        root: ``"procedural"`` draws face masks by code, ``"ellipses"`` an ellipse a part for any class set; else a folder that `celebamask.find_masks` reads: CelebAMask-HQ
-            itself, a prepared ``{train,test}/{labels,images}``, or label PNGs.
+        root: ``"procedural"`` draws face masks by code, ``"ellipses"`` an ellipse a part for any class set; else a
+            folder that `celebamask.find_masks` reads: CelebAMask-HQ itself, a prepared ``{train,test}/labels``, or
+            label PNGs.
         class_set: a JSON or TOML file of another class set, see `classes.ClassSet.load`; CelebAMask-HQ's 19 when None.
+        label_order: whose ids a folder's bare label maps hold, see `label_orders.ORDERS`.
         count: masks to draw; of a folder the first so many, None for all.
         seed: of the drawn masks; apart from the run's, so that runs of other seeds train on the same masks.
         cache: folder where drawn masks are kept between runs, ``"auto"`` for the user's cache folder; None draws anew.
@@ -34,6 +35,7 @@ class DataSection(Section):
 
     root: str = "procedural"
     class_set: str | None = None
+    label_order: str | None = None
     count: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     cache: str | None = None
@@ -51,9 +53,9 @@ class LossSection(Section):
             ``"inverse"`` or ``"effective"`` number for rare classes, ``"none"``. A row of Table 1 sets it.
     """
 
-    kl_weight: float = Field(default=5e-4, ge=0)
+    kl_weight: float = Field(default=KL_WEIGHT, ge=0)
     kl_warmup: int = Field(default=0, ge=0)
-    weights: Weighting = "eq1"
+    weights: Weights = "eq1"
 
 
 def _model_section() -> type[Section]:
@@ -76,8 +78,8 @@ class Recipe(BaseRecipe):
     Attributes:
         preset: a key of `model.PRESETS`; ``[model]`` overrides single values of it.
         row: a row of Table 1, a key of `model.TABLE_1`; it overrides ``[model]`` and sets ``loss.weights``.
-        half_steps: steps at the beginning in which the decoder's last block does not enlarge, as ``model.logit_stride = 2``
-            says for good: a quarter of the work while the coarse shapes are learnt.
+        half_steps: steps at the beginning in which the decoder's last block does not enlarge, as with
+            ``model.logit_stride = 2``: less work while the coarse shapes are learnt.
         betas: of Adam. The official options say (0, 0.9); ours are (0.9, 0.99).
     """
 

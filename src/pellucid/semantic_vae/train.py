@@ -1,4 +1,4 @@
-"""Training of Semantic-VAE (Sec. 3.2, Eq. 3): cross-entropy over all classes and lambda times the KL of every part's code.
+"""Training (Sec. 3.1, Eq. 3): cross-entropy over all classes, and lambda times the KL divergence of every part's code.
 
 The paper names no optimiser. The public options say Adam, 1e-4, betas 0 and 0.9; ours are in the recipes, which also
 say the length. Everything but the loss is optional and off in the paper's recipes: mirroring, the start at half size,
@@ -8,7 +8,7 @@ the warm-up of lambda.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,43 +16,19 @@ from torch import Tensor, nn
 
 from pellucid.device import generator_of
 from pellucid.hub.pretrained import save_pretrained
+from pellucid.metrics.segmentation import SegmentationScores
 from pellucid.semantic_vae.card import Training, write_card
 from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.data import ELLIPSES, HELD_OUT_SEED, PROCEDURAL, MaskBank, MaskBatches, open_bank
+from pellucid.semantic_vae.losses import COLLAPSED, SemanticVAELoss, class_weights, collapsed, kl_per_class
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.recipe import DataSection, LossSection, Recipe
-from pellucid.semantic_vae.scores import Scores, reconstruct
 from pellucid.train.state import Accelerator, TrainState, clip
 
 log = logging.getLogger(__name__)
 
 ROOM = "semantic_vae"
-# STAND-IN until losses.py
-COLLAPSED = 0.5
-
-
-def kl_per_class(posterior):
-    mu, logvar = posterior
-    return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(2)
-
-
-def class_weights(counts, classes, kind):
-    return 1 - (counts.double().sum(0) / counts.sum()).float()
-
-
-class SemanticVAELoss(nn.Module):
-    def __init__(self, weights, kl_weight):
-        super().__init__()
-        self.register_buffer("weights", weights)
-        self.kl_weight = kl_weight
-
-    def forward(self, logits, labels, posterior, scale=1.0):
-        ce = nn.functional.cross_entropy(logits.float(), labels.long(), self.weights)
-        kl = kl_per_class(posterior).sum(1).mean()
-        return {"loss": ce + self.kl_weight * scale * kl, "ce": ce, "kl": kl}
-
-
-# END
+_BATCH = 32  # masks measured at a time
 
 __all__ = ["Recipe", "build", "export", "samples", "step", "validate"]
 
@@ -68,6 +44,7 @@ class Room:
         train: the training masks.
         held_out: masks that choose the model.
         kl: nats of each part at the last validation, for the exported weights' record.
+        collapsed: parts whose code said next to nothing then.
     """
 
     recipe: Recipe
@@ -75,7 +52,8 @@ class Room:
     loss: SemanticVAELoss
     train: MaskBank
     held_out: MaskBank
-    kl: dict[str, float]
+    kl: dict[str, float] = field(default_factory=dict)
+    collapsed: tuple[str, ...] = ()
 
 
 def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
@@ -102,7 +80,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         mirror=recipe.data.mirror,
     )
     state = TrainState({"vae": model}, {"vae": optimizer}, batches)
-    state.room = Room(recipe, classes, loss, train, held_out.to(device), {})
+    state.room = Room(recipe, classes, loss, train, held_out.to(device))
     return state
 
 
@@ -111,9 +89,15 @@ def step(state: TrainState, batch: Tensor) -> dict[str, Tensor]:
     room: Room = state.room
     accelerator = state.accelerator
     assert accelerator is not None
-    _set_stride(state.bare()["vae"], _stride(state))
+    network = state.bare()["vae"]
+    _set_stride(network, _stride(state))
+    network.decs_conv.coarse = state.step < room.recipe.half_steps  # type: ignore[union-attr]
     output = state.modules["vae"](batch)
-    terms = room.loss(output.logits, batch, output.posterior, scale=_kl_scale(state))
+    network.decs_conv.coarse = False  # type: ignore[union-attr]
+    # A logit of half the side lies between four pixels: each of them in its turn is the truth.
+    stride = batch.shape[-1] // output.logits.shape[-1]
+    row, column = divmod(state.step % stride**2, stride)
+    terms = room.loss(output.logits, batch[:, row::stride, column::stride], output.posterior, scale=_kl_scale(state))
     accelerator.backward(terms["loss"])
     clip(state, "vae")
     state.optimizers["vae"].step()
@@ -126,33 +110,36 @@ def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, floa
     """Measure reconstructions of the held-out masks, in eval mode (Sec. 4.2).
 
     Returns:
-        ``accuracy`` and ``miou`` with codes at their mean: pixels summed over all masks, all classes; ``miou_parts``
-        without the background, ``miou_image`` as the mean over masks; ``accuracy_sample`` and ``miou_sample`` with
-        sampled codes, as the public code does; ``kl``: nats over all parts; ``collapsed``: parts below half a nat.
+        The figures of `SegmentationScores` with codes at their mean; ``accuracy_sample`` and ``miou_sample`` with
+        sampled codes, as the public code does; ``kl``: nats over all parts; ``collapsed``: parts below half a nat;
+        ``empty_accuracy`` and ``empty_miou``: those of masks that are nothing but background.
     """
     room: Room = state.room
     network = _at_stride(state, modules)
-    mean, sampled = Scores(room.classes), Scores(room.classes)
+    mean, sampled, nothing = (SegmentationScores(len(room.classes), room.classes.background) for _ in range(3))
     nats = torch.zeros(len(room.classes.parts), dtype=torch.float64)
     generator = generator_of(room.recipe.seed, 7)
-    for labels in room.held_out.labels.split(32):
+    for labels in room.held_out.labels.split(_BATCH):
         posterior = network.encode(labels)
         nats += kl_per_class(posterior).sum(0).double().cpu()
         mean.update(reconstruct(network, posterior.mu), labels)
         sampled.update(reconstruct(network, posterior.sample(generator)), labels)
+        nothing.update(torch.full_like(labels, room.classes.background or 0), labels)
     nats /= len(room.held_out)
     room.kl = dict(zip(room.classes.part_names, nats.tolist(), strict=True))
-    weak = [name for name, value in room.kl.items() if value < COLLAPSED]
+    room.collapsed = tuple(room.classes.part_names[place] for place in collapsed(nats))
     log.info("nats: %s", ", ".join(f"{name} {value:.1f}" for name, value in room.kl.items()))
-    if weak:
-        log.info("collapsed, below %g nats: %s", COLLAPSED, ", ".join(weak))
-    figures, drawn = mean.figures(), sampled.figures()
+    if room.collapsed:
+        log.info("collapsed, below %g nats: %s", COLLAPSED, ", ".join(room.collapsed))
+    drawn, empty = sampled.figures(), nothing.figures()
     return {
-        **figures,
+        **mean.figures(),
         "accuracy_sample": drawn["accuracy"],
         "miou_sample": drawn["miou"],
         "kl": float(nats.sum()),
-        "collapsed": float(len(weak)),
+        "collapsed": float(len(room.collapsed)),
+        "empty_accuracy": empty["accuracy"],
+        "empty_miou": empty["miou"],
     }
 
 
@@ -188,7 +175,7 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
         "weights": room.recipe.loss.weights,
         "kl_weight": room.recipe.loss.kl_weight,
         "kl_nats": room.kl,
-        "collapsed": [name for name, nats in room.kl.items() if nats < COLLAPSED],
+        "collapsed": list(room.collapsed),
         "masks": room.train.name,
         # Priors and the choice of absent parts need them after the training masks are gone.
         "fractions": dict(zip(room.classes.names, room.train.fractions().tolist(), strict=True)),
@@ -200,7 +187,7 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
         drawn=room.recipe.data.root in (PROCEDURAL, ELLIPSES),
         step=state.step,
         minutes=state.minutes,
-        collapsed=tuple(training["collapsed"]),
+        collapsed=room.collapsed,
     )
     save_pretrained(
         folder,
@@ -214,6 +201,11 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
         overwrite=True,
     )
     room.classes.save(folder / "classes.json")
+
+
+def reconstruct(network: SemanticVAE, z: Tensor) -> Tensor:
+    """Decode codes ``(B, P, L)`` to label maps ``(B, S, S)`` uint8."""
+    return network.decode(z).argmax(dim=1).to(torch.uint8)
 
 
 def _stride(state: TrainState) -> int:
@@ -251,7 +243,8 @@ def _banks(data: DataSection, classes: ClassSet, size: int) -> tuple[MaskBank, M
         train = open_bank(data.root, classes, size, count=data.count, seed=data.seed, cache=data.cache)
         return train, open_bank(data.root, classes, size, count=data.held_out, seed=data.seed + HELD_OUT_SEED)
     # Of the training split: the test masks are for one measurement at the end, not for choosing a model.
-    return open_bank(data.root, classes, size, split="train", count=data.count).split(data.held_out)
+    found = open_bank(data.root, classes, size, split="train", count=data.count, order=data.label_order)
+    return found.split(data.held_out)
 
 
 def _weights(options: LossSection, train: MaskBank) -> Tensor | None:
