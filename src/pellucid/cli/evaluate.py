@@ -11,7 +11,12 @@ from pellucid.errors import ConfigError, InputError
 
 
 def evaluate(
-    set_dir: Annotated[Path, typer.Option("--set", metavar="DIR", help="Folder of a test set.", show_default=False)],
+    set_dir: Annotated[
+        Path,
+        typer.Option(
+            "--set", metavar="DIR", help="Folder of a test set; face parts: also procedural:N.", show_default=False
+        ),
+    ],
     protocol: Annotated[
         str | None,
         typer.Option("--protocol", help="How to measure; the room's README has them.", show_default=False),
@@ -39,6 +44,12 @@ def evaluate(
         list[str] | None,
         typer.Option("--lpips", metavar="NET=FILE", help="Colorization: weights of vgg or squeeze, for LPIPS."),
     ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Face parts: train or test, of a folder that has both.")
+    ] = None,
+    label_order: Annotated[
+        str | None, typer.Option("--label-order", help="Face parts: whose numbers bare label maps hold.")
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -50,16 +61,19 @@ def evaluate(
     from pellucid.registry import find, resolve
 
     start_logging(quiet, verbose)
-    if not set_dir.is_dir():
-        raise InputError(f"set {set_dir} is not a folder")
     entry = find(task, method)
     room = resolve(entry.evaluate)
+    is_drawn = getattr(room, "is_drawn", None)  # a room may know sets that code draws
+    if not set_dir.is_dir() and not (is_drawn and is_drawn(set_dir)):
+        raise InputError(f"set {set_dir} is not a folder")
     given: dict[str, Any] = {"way": way, "blends": blends, "obedience": obedience or None, "sheet": sheet}
+    given |= {"split": split, "label_order": label_order}
     given |= {"lpips": dict(_named(each) for each in lpips) if lpips else None}
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in room.OPTIONS:
-            raise ConfigError(f"--{name} is not for {entry.task}", f"it takes --{', --'.join(room.OPTIONS)}")
+            takes = ", ".join(f"--{option.replace('_', '-')}" for option in room.OPTIONS)
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {entry.task}", f"it takes {takes}")
     if protocol is not None:
         given["protocol"] = protocol
     if blends is not None:
