@@ -75,8 +75,25 @@ def test_balancing_gives_rare_classes_pixels(pipe: FacePartsPipeline) -> None:
     assert after["hat"] > before["hat"] == 0
     assert after["hat"] + after["nose"] > before["hat"] + before["nose"]
     picked = [one.record["operation"] for one in found]
-    assert [one["parts"][0] for one in picked].count("skin") < 6
     assert all(one["kind"] == "add" for one in picked if one["parts"] == ["hat"])
+
+
+def test_balancing_picks_rare_parts_more_often(pipe: FacePartsPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.semantic_vae.augment._TRIES", 1)
+    plan = Plan(kinds=("perturb",), parts=("skin", "nose"), count=30, balance=True)
+    picked = [one.record["operation"]["parts"] for one in augment(pipe, [("one", face(32))], plan)]
+    assert picked.count(["nose"]) > 2 * picked.count(["skin"]) > 0
+
+
+def test_of_several_seeds_balancing_keeps_the_one_with_most_rare_pixels(
+    pipe: FacePartsPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+    for tries in (1, 6):
+        monkeypatch.setattr("pellucid.semantic_vae.augment._TRIES", tries)
+        plan = Plan(kinds=("add",), parts=("hat",), count=5, balance=True)
+        shares.append(class_shares((one.labels for one in augment(pipe, MASKS[:1], plan)), HQ)["hat"])
+    assert shares[1] > shares[0]
 
 
 def test_overlap_against_a_count_by_hand() -> None:

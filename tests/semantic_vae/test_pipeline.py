@@ -292,6 +292,8 @@ def test_fitted_priors_and_attributes_are_used(pipe: FacePartsPipeline) -> None:
     assert masks.shape == (4, SIDE, SIDE)
     assert torch.equal(masks[:2], fitted.sample(2, seed=1))
     assert not (masks == 14).any()
+    drawn = [fitted.edit(face(), [Operation("generate", ("hair",), prior=one)]) for one in ("standard", None)]
+    assert not torch.equal(*drawn)
     moved = [fitted.edit(face(), [Operation("move", amount=t, attribute="hair_length")]) for t in (0.0, 3.0)]
     assert not torch.equal(*moved)
     with pytest.raises(ConfigError, match="empirical"):

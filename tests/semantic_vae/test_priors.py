@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError, WeightsError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ
+from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import Codes, Operation, apply
 from pellucid.semantic_vae.priors import Priors, fit_priors, generate_all
 
@@ -18,10 +18,11 @@ NOISE = 0.05  # standard deviation of the posterior
 def training_codes(count: int = 3000) -> tuple[Tensor, Tensor, Tensor]:
     """Three parts: the second follows the first, the third is for itself and there in one mask of four."""
     generator = torch.Generator().manual_seed(0)
-    factor, other = torch.randn(2, count, 1, generator=generator)
+    factor, second, other = torch.randn(3, count, 1, generator=generator)
     mu = torch.zeros(count, 3, LATENT)
     mu[:, 0, :1], mu[:, 0, 1:2] = 3.0 * factor, 5.0
     mu[:, 1, 2:3] = -2.0 * factor
+    mu[:, 0, 4:5], mu[:, 1, 5:6] = second, second
     mu[:, 2, 3:4] = 1.5 * other
     present = torch.ones(count, 3, dtype=torch.bool)
     present[torch.arange(count) % 4 != 0, 2] = False
@@ -57,11 +58,14 @@ def test_temperature_shrinks_draws_to_the_mean_of_the_part(priors: Priors) -> No
 def test_a_part_that_follows_another_is_drawn_to_fit(priors: Priors) -> None:
     z = priors.mean.clone()
     z[0, 0] = 6.0  # two standard deviations
+    z[0, 4] = -2.0
     known = torch.tensor([True, False, False])
-    fitted, free = (
-        torch.stack([priors.draw(1, generator_of(seed), 1.0, z=z, known=known, fit=fit) for seed in range(200)])[:, 2]
-        for fit in (1.0, 0.0)
-    )
+    both = torch.stack([priors.draw(1, generator_of(seed), 1.0, z=z, known=known, fit=1.0) for seed in range(200)])
+    assert both[:, 5].mean() == pytest.approx(-2.0, abs=0.3)
+    fitted = both[:, 2]
+    free = torch.stack([priors.draw(1, generator_of(seed), 1.0, z=z, known=known, fit=0.0) for seed in range(200)])[
+        :, 2
+    ]
     assert fitted.mean() == pytest.approx(-4.0, abs=0.4)
     assert fitted.std() < 1.0
     assert free.mean() == pytest.approx(0.0, abs=0.4)
@@ -141,6 +145,17 @@ def test_edits_draw_from_the_prior_they_name() -> None:
         z(prior="standard", fit=0.5)
 
 
+def test_parts_that_are_drawn_together_fit_each_other(priors: Priors) -> None:
+    classes = ClassSet("four", ("none", "a", "b", "c"))
+    codes = Codes(torch.zeros(3, LATENT), torch.zeros(3, LATENT), torch.tensor([True, True, False]))
+    for kind, fit, related in (("generate", 1.0, True), ("add", 1.0, True), ("generate", 0.0, False)):
+        both = torch.stack(
+            [apply(codes, [Operation(kind, ("a", "b"), seed=s, fit=fit)], classes, prior=priors) for s in range(100)]
+        )
+        together = torch.corrcoef(torch.stack([both[:, 0, 0], both[:, 1, 2]]))[0, 1]
+        assert (together < -0.85) if related else (abs(together) < 0.4)
+
+
 def test_a_part_that_training_never_saw_stays_standard(caplog: pytest.LogCaptureFixture) -> None:
     mu, logvar, present = training_codes(100)
     present[:, 2] = False
@@ -152,7 +167,7 @@ def test_a_part_that_training_never_saw_stays_standard(caplog: pytest.LogCapture
 def test_more_axes_than_masks_leave_zeros() -> None:
     mu, logvar, present = training_codes(5)
     priors = fit_priors(mu, logvar, present, rank=8)
-    assert (priors.scale[0] > 0).sum() == 1
+    assert (priors.scale[0] > 0).sum() == 2
     assert torch.isfinite(drawn(priors, 0, 5)).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -326,11 +327,15 @@ class FacePartsPipeline:
             self._generators[backend] = open_generator(backend, classes=self.classes, device=str(self.device))
         return self._generators[backend]
 
-    def export_onnx(self, folder: str | Path) -> Any:
-        """Write encoder and decoder as ONNX; see `graphs.export_onnx`."""
+    def export_onnx(self, folder: str | Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+        """Write ``encoder.onnx`` and ``decoder.onnx``; see `graphs.export_onnx`.
+
+        Raises:
+            DependencyError: the extra ``export`` is not installed.
+        """
         from pellucid.semantic_vae.graphs import export_onnx  # the extra is needed only here
 
-        return export_onnx(self.model, folder)
+        return export_onnx(deepcopy(self.model).float().cpu(), folder, overwrite=overwrite)
 
     def _edited(self, source: SeenMask, references: Mapping[str, Codes], asked: Asked) -> Tensor:
         """Replay the history; label maps of the size they came in."""
