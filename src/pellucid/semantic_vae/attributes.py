@@ -393,7 +393,7 @@ def _cover(low: Tensor, high: Tensor, length: int) -> Tensor:
 def _hull(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Convex hull of masks ``(N, H, W)`` as the interval of columns in each row, ``(N, H)`` twice.
 
-    The hull is where no direction sees a point beyond the mask's farthest; 64 directions leave it 0.1 % too large.
+    The hull is where no direction sees a point beyond the mask's farthest; 64 directions leave a disc 0.1 % too large.
     """
     _, height, width = mask.shape
     device = mask.device
@@ -401,14 +401,17 @@ def _hull(mask: Tensor) -> tuple[Tensor, Tensor]:
     filled = mask.any(2)
     start = torch.where(filled, mask.byte().argmax(2).float(), torch.nan)
     end = torch.where(filled, width - mask.flip(2).byte().argmax(2).float(), torch.nan)
-    # Not axis-aligned: a row's interval follows from dividing by the cosine.
-    angle = (torch.arange(_HULL_ANGLES, device=device) + 0.5) * (2 * math.pi / _HULL_ANGLES)
+    angle = torch.arange(_HULL_ANGLES, device=device) * (2 * math.pi / _HULL_ANGLES)
     cos, sin = angle.cos(), angle.sin()
+    cos = torch.where(cos.abs() < 1e-6, 0.0, cos)
     x = torch.where(cos > 0, end[..., None], start[..., None])  # (N, H, K)
     support = torch.nan_to_num(x * cos + rows[:, None] * sin, -math.inf).amax(1)  # (N, K)
-    bound = (support[:, None] - rows[:, None] * sin) / cos  # (N, H, K)
+    left_over = support[:, None] - rows[:, None] * sin  # (N, H, K), what a row leaves for x * cos
+    bound = left_over / cos
     low = torch.where(cos < 0, bound, -math.inf).amax(2)
     high = torch.where(cos > 0, bound, math.inf).amin(2)
+    beyond = ((cos == 0) & (left_over < -1e-3)).any(2)  # above the highest point or below the lowest
+    low, high = low.masked_fill(beyond, math.inf), high.masked_fill(beyond, -math.inf)
     empty = ~filled.any(1, keepdim=True)
     return low.masked_fill(empty, math.inf), high.masked_fill(empty, -math.inf)
 

