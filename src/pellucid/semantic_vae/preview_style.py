@@ -176,7 +176,8 @@ def random_style(seed: int) -> PreviewStyle:
 def style_from(picture: Tensor, labels: Tensor, classes: ClassSet = CELEBAMASK_HQ) -> PreviewStyle:
     """Take a style from a picture: the mean colour of each class, what is missing from the plain style.
 
-    Eyes give the iris by their darker half, skin and hair by their middle range, so that shine and shadow count less.
+    Eyes and brows give the mean of their darker half, for the white and the skin between hairs are not theirs; skin and
+    hair that of their middle range, so that shine and shadow count less.
 
     Args:
         picture: ``(3, H, W)`` sRGB in [0, 1].
@@ -219,6 +220,7 @@ def style_from(picture: Tensor, labels: Tensor, classes: ClassSet = CELEBAMASK_H
 # Which part of a class's pixels, from dark to light, its colour is the mean of, where it is not the middle.
 _RANGES: dict[Role, tuple[float, float]] = {
     Role.EYE: (0.05, 0.5),
+    Role.BROW: (0.0, 0.5),
     Role.SKIN: (0.3, 0.9),
     Role.HAIR: (0.2, 0.9),
     Role.BACKGROUND: (0.0, 1.0),
@@ -288,7 +290,7 @@ def oklch(lightness: float, chroma: float, hue: float) -> Color:
             -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
             -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
         )
-        if all(0.0 <= value <= 1.0 for value in linear):
+        if all(-1e-3 <= value <= 1.001 for value in linear):
             break
     red, green, blue = (
         1.055 * value ** (1 / 2.4) - 0.055 if value > 0.0031308 else 12.92 * value

@@ -21,10 +21,10 @@ def cloth_color(scene: Scene, style: PreviewStyle, box: Box) -> Tensor:
     x, y = scene.coarse_grid()
     neck = scene.share(Role.NECK, *FACE)
     middle, top = scene.face.x, scene.face.y + 1.05 * scene.face.ry
-    turn = torch.atan2(y - top + 0.15, x - middle)  # (h, w)
+    turn = torch.atan2(x - middle, y - top + 0.15)  # (h, w), 0 straight down
     away = ((x - middle) ** 2 + (y - top) ** 2).sqrt()
-    noise = _smooth_noise(scene.seed, 0xC1, 12, 26)
-    place = torch.stack([turn / math.pi * 1.6, away * 3.0 - 1.0], dim=-1)[None]
+    noise = _smooth_noise(scene.seed, 0xC1, 5, 30)
+    place = torch.stack([turn / math.pi * 1.1, away * 1.6 - 0.8], dim=-1)[None]
     folds = F.grid_sample(noise, place, mode="bicubic", padding_mode="reflection", align_corners=False)[0, 0]
     light = style.light[0] / math.hypot(*style.light)
     lit = 0.30 * light * ((x - middle) / 0.5).clamp(-1.0, 1.0) - 0.30 * (y - top - 0.05)
@@ -150,7 +150,8 @@ def _fabric(color: Color, tone: Tensor) -> Tensor:
     base = torch.tensor(color)[:, None, None]
     dark = base * torch.tensor([0.36, 0.34, 0.44])[:, None, None]
     low, high = (-tone).clamp(0.0, 1.0), tone.clamp(0.0, 1.0)
-    return base + (dark - base) * low + (1.0 - base) * (0.55 * high)
+    luma = float(base.flatten() @ torch.tensor([0.299, 0.587, 0.114]))
+    return base + (dark - base) * low + (1.0 - base) * ((0.20 + 0.45 * luma) * high)
 
 
 def _smooth_noise(seed: int, key: int, rows: int, columns: int) -> Tensor:
