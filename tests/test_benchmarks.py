@@ -13,6 +13,7 @@ ROWS = {  # what stands first in the rows of each script
     "startup": ["`pellucid --help`", "`import pellucid`"],
     "network": ["network of the", "network of the", "n = 32", "n = 32", "our way against plainly"],
     "colorize_network": ["colour generator, "] * 4,
+    "parts": ["encode a mask"] * 3 + ["decode a mask"] * 3 + ["a move of a slider"] + ["training step of"] * 3,
     "colorize": ["`colorize`", "peak memory of", "`colorize` of a film", "peak memory of a film"],
     "large_picture": ["`dereflect --way fast`", "`dereflect --way exact`"],
     "folder": ["2 photographs", "2 photographs", "throughput of the default workers"],
@@ -31,6 +32,7 @@ def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         "startup",
         "network",
         "colorize_network",
+        "parts",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("large_picture", "colorize", "folder")),
     ],
 )
