@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.augment import Augmented, Plan, augment, class_shares, overlap
+from pellucid.semantic_vae.augment import Augmented, Plan, augment, class_shares, overlap, pixel_worth
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.editing import Operation
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
@@ -79,10 +79,20 @@ def test_balancing_gives_rare_classes_pixels(pipe: FacePartsPipeline) -> None:
 
 
 def test_balancing_picks_rare_parts_more_often(pipe: FacePartsPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = torch.full((19,), 1e4, dtype=torch.float64)
+    counts[2] = 1  # the nose: a hundred times the odds of skin
+    monkeypatch.setattr("pellucid.semantic_vae.augment.pixel_worth", lambda _: 1 / counts)
     monkeypatch.setattr("pellucid.semantic_vae.augment._TRIES", 1)
-    plan = Plan(kinds=("perturb",), parts=("skin", "nose"), count=30, balance=True)
+    plan = Plan(kinds=("perturb",), parts=("skin", "nose"), count=20, balance=True)
     picked = [one.record["operation"]["parts"] for one in augment(pipe, [("one", face(32))], plan)]
-    assert picked.count(["nose"]) > 2 * picked.count(["skin"]) > 0
+    assert picked.count(["nose"]) >= 18
+
+
+def test_a_pixel_of_a_rare_class_is_worth_more() -> None:
+    worth = pixel_worth(torch.tensor([1e6, 1e4, 0.0]))
+    assert worth[1] / worth[0] == pytest.approx(100)
+    assert worth[2] > 1e3 * worth[1]
+    assert worth.isfinite().all()
 
 
 def test_of_several_seeds_balancing_keeps_the_one_with_most_rare_pixels(

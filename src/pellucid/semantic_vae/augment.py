@@ -147,6 +147,14 @@ def class_shares(masks: Iterable[Tensor], classes: ClassSet) -> dict[str, float]
     return dict(zip(classes.names, (pixels / pixels.sum().clamp(min=1)).tolist(), strict=True))
 
 
+def pixel_worth(pixels: Tensor) -> Tensor:
+    """What one pixel more of each class is worth to balance: ``(C,)`` counts -> ``(C,)``, one over the count.
+
+    A class that is not there counts as if it had a millionth of all pixels.
+    """
+    return 1.0 / pixels.clamp(min=float(pixels.sum()) * 1e-6)
+
+
 def overlap(one: Tensor, other: Tensor, classes: ClassSet) -> dict[str, float]:
     """Intersection over union of each class that either label map ``(H, W)`` has."""
     one, other = one.long().flatten(), other.long().flatten().to(one.device)
@@ -191,7 +199,7 @@ def _balanced(
         return
     before = _pixels(labels, classes)
     for _ in range(plan.count):
-        worth = 1.0 / pixels.clamp(min=float(pixels.sum()) * 1e-6)  # of one pixel of each class
+        worth = pixel_worth(pixels)
         odds = worth[list(possible)].sqrt()  # the root: the rarest class does not take every turn
         part = possible[int(torch.multinomial(odds, 1, generator=generator))]
         picks: list[Kind] = [kind for kind in plan.kinds if kind in BALANCED] if part in there else ["add"]
