@@ -172,6 +172,10 @@ def test_the_meta_data_replay_the_edit(pipe: FacePartsPipeline) -> None:
     assert all(operation.seed is not None for operation in history)
     again = pipe(face(), history, seed=99)
     assert torch.equal(from_stack(again, HQ), from_stack(stack, HQ))
+    plain = pipe(face(), parameters["history"], seed=98)
+    assert torch.equal(from_stack(plain, HQ), from_stack(stack, HQ))
+    with pytest.raises(ConfigError, match="'explode'"):
+        pipe(face(), [{"kind": "explode", "parts": ["hair"]}])
 
 
 def test_variants_differ_and_do_not_depend_on_how_many(pipe: FacePartsPipeline) -> None:

@@ -171,16 +171,25 @@ def history_from_json(text: str) -> History:
     return tuple(Operation.of(values) for values in found)
 
 
-def seeded(operations: Iterable[Operation], seed: int = 0) -> History:
-    """Give a seed to every edit that draws and has none.
+def as_history(operations: Iterable[Operation | Mapping[str, Any]]) -> History:
+    """Take edits as they are or as `Operation.plain` writes them.
 
-    It follows from ``seed`` and the edit's place in the history, so undoing the last changes no other.
+    Raises:
+        ConfigError: see `Operation.of`.
+    """
+    return tuple(one if isinstance(one, Operation) else Operation.of(one) for one in operations)
+
+
+def seeded(operations: Iterable[Operation | Mapping[str, Any]], seed: int = 0) -> History:
+    """Give a seed to every edit that draws and has none; plain values become edits.
+
+    The seed follows from ``seed`` and the edit's place in the history, so undoing the last changes no other.
     """
     return tuple(
         replace(operation, seed=int(torch.randint(_SEEDS, (1,), generator=generator_of(seed, place))))
         if operation.kind in DRAWING and operation.seed is None
         else operation
-        for place, operation in enumerate(operations)
+        for place, operation in enumerate(as_history(operations))
     )
 
 

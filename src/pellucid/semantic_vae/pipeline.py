@@ -34,7 +34,7 @@ from pellucid.semantic_vae.label_geometry import resize_labels
 from pellucid.semantic_vae.look import Look
 from pellucid.semantic_vae.mask_files import Mask, as_stack, read_mask
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
-from pellucid.semantic_vae.operations import Asked
+from pellucid.semantic_vae.operations import Asked, as_history
 from pellucid.semantic_vae.priors import generate_all
 
 ROOM = "semantic_vae"
@@ -127,7 +127,7 @@ class FacePartsPipeline:
     def __call__(
         self,
         mask: Any,
-        operations: Iterable[Operation] = (),
+        operations: Iterable[Operation | Mapping[str, Any]] = (),
         *,
         references: Mapping[str, Any] | None = None,
         seed: int | None = None,
@@ -143,7 +143,7 @@ class FacePartsPipeline:
 
         Args:
             mask: whatever `mask_files.read_mask` takes; any size.
-            operations: the edits in order, a history to replay.
+            operations: the edits in order, a history to replay; or what `Operation.plain` writes.
             references: the other masks of ``swap`` and ``interpolate``, by the names that edits use. A name that is
                 not among them is read as a file.
             seed: of the edits that have none of their own; None is 0.
@@ -172,7 +172,7 @@ class FacePartsPipeline:
     def variants(
         self,
         mask: Any,
-        operations: Iterable[Operation],
+        operations: Iterable[Operation | Mapping[str, Any]],
         n: int = 4,
         seed: int = 0,
         *,
@@ -192,7 +192,7 @@ class FacePartsPipeline:
         Raises:
             ConfigError: ``n`` is below 1, or no edit draws anything.
         """
-        wanted = tuple(operations)
+        wanted = as_history(operations)
         if n < 1:
             raise ConfigError(f"variants must be at least 1, found {n}")
         if not any(operation.kind in DRAWING for operation in wanted):
@@ -241,7 +241,7 @@ class FacePartsPipeline:
     def edit(
         self,
         labels: Tensor,
-        operations: Iterable[Operation],
+        operations: Iterable[Operation | Mapping[str, Any]],
         *,
         references: Mapping[str, Tensor | Codes] | None = None,
         codes: Codes | None = None,

@@ -16,7 +16,7 @@ from pellucid.semantic_vae.preview_hair import hair_color
 from pellucid.semantic_vae.preview_roles import Role, roles_of
 from pellucid.semantic_vae.preview_scene import FACE, Box, Scene, block_means, make_scene
 from pellucid.semantic_vae.preview_skin import Marks, backdrop, face_skin, marks_of, neck_skin
-from pellucid.semantic_vae.preview_style import Color, PreviewStyle, mixed, style_from
+from pellucid.semantic_vae.preview_style import Color, PreviewStyle, mixed, random_style, style_from
 from pellucid.semantic_vae.preview_things import cloth_color, glasses_color, hat_color, metal_color, other_color
 
 
@@ -45,6 +45,10 @@ class PreviewRenderer:
     def mean_style(self) -> PreviewStyle:
         """The plain style, which was taken from nobody."""
         return PreviewStyle()
+
+    def random_style(self, seed: int) -> PreviewStyle:
+        """A style that a seed draws, see `preview_style.random_style`."""
+        return random_style(seed)
 
     @torch.no_grad()
     def render(self, labels: Tensor, style: PreviewStyle | None = None, seed: int = 0) -> Tensor:
