@@ -239,6 +239,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h, first = self._activate(self.in_layers, x), self.in_layers[2]
+        assert isinstance(first, nn.Conv2d)
         h = doubled_conv(h, first.weight, first.bias) if self.enlarges else first(h)
         h = self.out_layers[3](self._activate(self.out_layers, h))
         # A 1x1 convolution and the enlarging by nearest may change places; this way it costs a quarter.
@@ -257,6 +258,7 @@ class Decoder(nn.Module):
     def __init__(self, c_in: int, channels: tuple[int, ...], groups: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        self.coarse = False  # training only: logits stay as the last block leaves them
         self.in_conv = nn.Conv2d(c_in, channels[0], 1)
         pairs = list(itertools.pairwise(channels))
         self.decs = nn.ModuleList(
@@ -273,7 +275,7 @@ class Decoder(nn.Module):
         for block in self.decs:
             x = block(x)
         x = pointwise(x, self.out_conv.weight, self.out_conv.bias)
-        if self.stride == 2:
+        if self.stride == 2 and not self.coarse:
             x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
         return x
 
