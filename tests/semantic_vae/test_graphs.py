@@ -16,6 +16,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, lstm_layers=0, bg_mode="official")], ids=["lstm", "none"])
 def test_files_answer_as_torch_does(config: SemanticVAEConfig, tmp_path: Path) -> None:
     model = network(config)
