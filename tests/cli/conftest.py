@@ -31,6 +31,6 @@ def pellucid(capsys):
 @pytest.fixture
 def fake_room(monkeypatch):
     """Put fake pipelines and an evaluation in the place of the rooms', also for worker processes."""
-    for name, pipeline in (("multistep_sirr", "FakePipeline"), ("tic", "FakeColors")):
+    for name, pipeline in (("multistep_sirr", "FakePipeline"), ("tic", "FakeColors"), ("semantic_vae", "FakeParts")):
         fake = replace(registry.METHODS[name], pipeline=f"fake_pipeline:{pipeline}", evaluate="fake_evaluate")
         monkeypatch.setitem(registry.METHODS, name, fake)

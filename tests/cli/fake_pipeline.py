@@ -56,3 +56,30 @@ class FakeColors:
             part.copy_(part * tint[:, None, None])
         layers = (replace(layer, name="color", pixels=pixels), replace(layer, name="luminance", blend="luminosity"))
         return LayerStack(layers, meta=image.meta)
+
+
+class FakeParts:
+    """A mask is grey; edits make it darker by the number of their parts, and drawn it is red."""
+
+    @classmethod
+    def from_pretrained(cls, source, *, device="auto", dtype="auto", offline=False):
+        return cls()
+
+    def generator(self, backend):
+        return self
+
+    def random_style(self, seed):
+        return (1.0, 0.2, 0.2)
+
+    def __call__(self, mask, operations=(), *, references, render=None, style=None):
+        level = 0.9 - 0.1 * len(operations) - (0.2 if mask == references["other"] else 0.0)
+        pixels = torch.full((3, 40, 40), level)
+        if render == "preview":
+            pixels = pixels * torch.tensor(style)[:, None, None]
+        return LayerStack((Layer("background", pixels), Layer("hair", pixels, torch.ones(1, 40, 40))))
+
+
+class NoWeights:
+    @classmethod
+    def from_pretrained(cls, source, *, device="auto", dtype="auto", offline=False):
+        raise WeightsError("no weights here", "get some")

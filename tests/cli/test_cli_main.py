@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pellucid import registry
 from pellucid.cli import demo as demo_verb
 from pellucid.cli.doctor import import_errors
 from pellucid.cli.main import VERBS
@@ -107,6 +108,9 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
     save(examples / "window.jpg", 200, size=(60, 40))
     (tmp_path / "examples" / "colorize").mkdir()
     save(tmp_path / "examples" / "colorize" / "old.jpg", 200, size=(60, 40))
+    (tmp_path / "examples" / "parts").mkdir()
+    for name in ("face.png", "other.png"):
+        save(tmp_path / "examples" / "parts" / name, 0, size=(40, 40))
     monkeypatch.setattr(demo_verb, "EXAMPLES", tmp_path / "examples")
     out = tmp_path / "demo"
     for _ in range(2):
@@ -117,6 +121,9 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
             *("window.transmission.jpg", "window.reflection.jpg", "window.ora", "index.png"),
             *(f"old.colorized-{number}.jpg" for number in (1, 2, 3, 4)),
             "old.ora",
+            *("face.png", "other.png", "face.new-hair.png", "face.new-hair.ora", "face.other-new-hair.png"),
+            *("face.hair-of-the-other.png", "face.mouth-of-the-other.png", "face.nose-perturbed.png"),
+            "face.half-way-to-the-other.png",
         }
         assert all(path.stat().st_size for path in listed)
     sheet = Image.open(out / "index.png").convert("RGB")
@@ -124,6 +131,10 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
     colours = {sheet.getpixel((12 + index * 252 + 20, 12 + 48 + 20)) for index in range(2)}
     assert len(colours) == 2  # the input and half of it
     top = sheet.height - 12 - 20  # in the lower half of the pictures of the last row
+    for index in range(8):  # the other mask, the mask and six edits: labels above, drawn in the style below
+        label, drawn = (sheet.getpixel((12 + index * 252 + 20, top - up)) for up in (100, 0))
+        assert label[0] == label[1] == drawn[0] > 2 * drawn[1]
+    top -= 200  # above these two rows
     words = [sheet.getpixel((12 + index * 252 + 20, top)) for index in range(5)]
     assert [value.index(max(value)) for value in words[1:4]] == [0, 1, 2]  # red, green, blue
     assert len(set(words)) == 5  # the grey one, three texts, and other words for the lower half
@@ -136,6 +147,21 @@ def test_demo_shows_everything_twice_in_a_row(tmp_path, pellucid, monkeypatch):
     assert one.code == 0
     assert not (tmp_path / "one" / "dereflect").exists()
     assert pellucid("demo", "-o", out, "--model", "any").code == 2
+
+
+@pytest.mark.usefixtures("fake_room")
+def test_demo_says_what_it_leaves_out(tmp_path, pellucid, monkeypatch):
+    (tmp_path / "colorize").mkdir()
+    save(tmp_path / "colorize" / "old.jpg", 200, size=(60, 40))
+    monkeypatch.setattr(demo_verb, "EXAMPLES", tmp_path)
+    for name in ("multistep_sirr", "semantic_vae"):
+        bare = replace(registry.METHODS[name], pipeline="fake_pipeline:NoWeights")
+        monkeypatch.setitem(registry.METHODS, name, bare)
+    ended = pellucid("demo", "-o", tmp_path / "demo")
+    assert ended.code == 0
+    assert "parts is left out: no weights here" in ended.err
+    assert "colorized" in ended.out
+    assert pellucid("demo", "-o", tmp_path / "one", "--task", "face-parts").code == 3
 
 
 @pytest.mark.usefixtures("fake_room")

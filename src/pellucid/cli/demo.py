@@ -10,7 +10,7 @@ import typer
 
 import pellucid
 from pellucid.cli.common import Debug, Device, Model, Quiet, Verbose, start_logging
-from pellucid.errors import ConfigError, InputError
+from pellucid.errors import ConfigError, InputError, WeightsError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +30,16 @@ _WORDS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("a blue dress", ()),
     ("a blue dress", (("0%,42%,100%,90%", "a yellow dress"),)),
 )
+# What is done to the face mask, in the words of the room's edits; "other" is the second mask.
+_EDITS: tuple[tuple[str, tuple[dict[str, Any], ...]], ...] = (
+    ("new hair", ({"kind": "generate", "parts": ["hair"], "seed": 1},)),
+    ("other new hair", ({"kind": "generate", "parts": ["hair"], "seed": 2},)),
+    ("hair of the other", ({"kind": "swap", "parts": ["hair"], "reference": "other"},)),
+    ("mouth of the other", ({"kind": "swap", "parts": ["mouth_group"], "reference": "other"},)),
+    ("nose perturbed", ({"kind": "perturb", "parts": ["nose"], "amount": 1.5, "seed": 1},)),
+    ("half way to the other", ({"kind": "interpolate", "parts": ["all"], "amount": 0.5, "reference": "other"},)),
+)
+_STYLE = 19  # seed of the drawing's colours
 _INK, _PAPER, _CHECKS = (40, 40, 40), (250, 250, 248), (0.80, 0.92)
 
 
@@ -68,7 +78,13 @@ def demo(
         if method.verb not in _SHOWS:
             logger.info("%s has no demo", method.verb)
             continue
-        pipe = registry.pipeline(method.task, method.name, model, device=device)
+        try:
+            pipe = registry.pipeline(method.task, method.name, model, device=device)
+        except WeightsError as error:
+            if task is not None:
+                raise
+            logger.warning("%s is left out: %s", method.verb, error)
+            continue
         new_rows, files = _SHOWS[method.verb](pipe, out)
         rows += new_rows
         written += files
@@ -140,9 +156,35 @@ def _colorize(pipe: Any, out: Path) -> tuple[list[tuple[str, list[Shown]]], list
     return rows, written
 
 
+def _parts(pipe: Any, out: Path) -> tuple[list[tuple[str, list[Shown]]], list[Path]]:
+    folder = out / "parts"
+    folder.mkdir(exist_ok=True)
+    masks = sorted((EXAMPLES / "parts").glob("*.png"))
+    if len(masks) < 2:
+        raise InputError(f"two example masks expected in {EXAMPLES / 'parts'}", "install the package again")
+    mask, other = masks[:2]
+    style = pipe.generator("preview").random_style(_STYLE)
+    labelled: list[Shown] = []
+    drawn: list[Shown] = []
+    written: list[Path] = []
+    whole = ("the other mask", other, ()), ("mask", mask, ())
+    edits = ((caption, mask, operations) for caption, operations in _EDITS)
+    for caption, path, operations in (*whole, *edits):
+        plain: LayerStack = pipe(path, operations, references={"other": other})
+        face: LayerStack = pipe(path, operations, references={"other": other}, render="preview", style=style)
+        labelled.append(Shown(caption, plain.composite()[:3]))
+        drawn.append(Shown("drawn", face.composite()[:3]))
+        name = f"{path.stem}.{caption.replace(' ', '-')}" if operations else path.stem
+        written.append(face.save(folder / f"{name}.png", overwrite=True))
+        if operations and not any(one.suffix == ".ora" for one in written):
+            written.append(face.save(folder / f"{name}.ora", overwrite=True))
+    return [(f"parts  {mask.stem}", labelled), ("", drawn)], written
+
+
 _SHOWS: dict[str, Callable[[Any, Path], tuple[list[tuple[str, list[Shown]]], list[Path]]]] = {
     "dereflect": _dereflect,
     "colorize": _colorize,
+    "parts": _parts,
 }
 
 
