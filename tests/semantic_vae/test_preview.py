@@ -199,6 +199,15 @@ def test_other_class_sets_are_drawn_by_name():
     assert float(red[0] / red[1]) > 1.5 * float(rest[0] / rest[1])
 
 
+def test_a_beard_has_the_colour_of_the_brows():
+    bearded = ClassSet("bearded", (*HQ.names, "beard"), (*HQ.colors, (1, 2, 250)))
+    labels = face()
+    labels[78:84, 40:56] = 19
+    picture = PreviewRenderer(bearded).render(labels, PreviewStyle(brows=RED))
+    red, skin = inside(picture, labels, 19), inside(picture, labels, 1)
+    assert float(red[0] / red[1]) > 1.5 * float(skin[0] / skin[1])
+
+
 def test_words_of_other_sets():
     names = (
         "bg",

@@ -25,6 +25,9 @@ def draw_features(canvas: Tensor, scene: Scene, style: PreviewStyle, marks: Mark
     """Draw every feature that the mask has on the skin."""
     if scene.has(Role.NOSE):
         _draw_nose(canvas, scene, style)
+    for beard in scene.features(Role.BEARD, 0.1):
+        stubble = torch.randn(beard.cover.shape, generator=generator_of(scene.seed, 0xBE))
+        _lay(canvas, beard.box, style.brows, (beard.cover * (0.75 + 0.12 * stubble)).clamp(0.0, 0.95))
     _draw_mouth(canvas, scene, style)
     for brow in scene.features(Role.BROW, 0.3):
         _draw_brow(canvas, brow, scene, style, marks)
