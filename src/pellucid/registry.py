@@ -26,6 +26,10 @@ class Method:
     summary: str
     vectors: str = ""
 
+    def module(self, name: str) -> Any:
+        """Import a module of the room, for what its verb needs besides the pipeline."""
+        return import_module(f"{self.pipeline.partition(':')[0].rpartition('.')[0]}.{name}")
+
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -48,6 +52,15 @@ METHODS: dict[str, Method] = {
             evaluate="pellucid.tic.evaluate",
             summary="words colour a grey photograph",
             vectors="pellucid.tic.corpus:train_vectors",
+        ),
+        Method(
+            name="semantic_vae",
+            task="face-parts",
+            verb="parts",
+            pipeline="pellucid.semantic_vae.pipeline:FacePartsPipeline",
+            train="pellucid.semantic_vae.train",
+            evaluate="pellucid.semantic_vae.evaluate",
+            summary="the parts of a face mask are made anew, moved and swapped",
         ),
     )
 }

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -213,13 +213,18 @@ def batch_progress(total: int, *, quiet: bool) -> "Iterator[Progress]":
         yield advance
 
 
-@contextmanager
-def frame_progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[], None]]:
+def frame_progress(total: int | None, *, quiet: bool) -> AbstractContextManager[Callable[[], None]]:
     """A bar over the frames of a film on a terminal, nothing elsewhere."""
+    return step_progress(total, "frames", quiet=quiet)
+
+
+@contextmanager
+def step_progress(total: int | None, unit: str, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar over so many things on a terminal, nothing elsewhere; ``unit`` is what they are called."""
     if quiet or not sys.stderr.isatty():
         yield lambda: None
         return
-    with _bar("frames") as progress:
+    with _bar(unit) as progress:
         task = progress.add_task("", total=total)
         yield lambda: progress.advance(task)
 

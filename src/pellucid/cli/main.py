@@ -19,6 +19,7 @@ from pellucid.errors import PellucidError
 VERBS = {
     "dereflect": "pellucid.cli.dereflect:dereflect",
     "colorize": "pellucid.cli.colorize:app",
+    "parts": "pellucid.cli.parts:app",
     "layers": "pellucid.cli.layers:app",
     "models": "pellucid.cli.models:app",
     "train": "pellucid.cli.train:train",

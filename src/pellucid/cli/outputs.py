@@ -114,8 +114,10 @@ def is_film(path: Path) -> bool:
     return suffix in _OTHER_FILMS or (bool(rows) and not any(row.still for row in rows))
 
 
-class _Stdin(BytesIO):
-    name = "stdin"  # what messages call it
+class Stdin(BytesIO):
+    """Bytes from standard input, by the name that messages call them."""
+
+    name = "stdin"
 
 
 def read_picture(job: "Job", output: Output) -> tuple["LayerStack", str | None]:
@@ -132,7 +134,7 @@ def read_picture(job: "Job", output: Output) -> tuple["LayerStack", str | None]:
     if job.source is not None:
         return io.load_image(job.source), output.format
     data = sys.stdin.buffer.read()
-    return io.load_image(_Stdin(data)), output.format or _sniff(data)
+    return io.load_image(Stdin(data)), output.format or _sniff(data)
 
 
 def _sniff(data: bytes) -> str:
