@@ -202,6 +202,13 @@ def test_masks_of_a_folder_are_held_out_of_training(tmp_path: Path) -> None:
     assert trained | held_out == set(range(8))
 
 
+def test_drawn_masks_that_are_measured_are_not_trained_on() -> None:
+    room = started(recipe(data={"root": "procedural", "count": 4})).room
+    same = (room.train.labels[:, None] == room.held_out.labels).flatten(2).all(dim=2)
+    assert same.shape == (4, 4)
+    assert not same.any()
+
+
 def test_a_folder_that_is_not_there_is_refused() -> None:
     with pytest.raises(InputError, match="no-such-folder"):
         started(recipe(data={"root": "no-such-folder"}))
