@@ -34,6 +34,7 @@ FORMAT = 1
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
 BUNDLED = Path(__file__).resolve().parent.parent / "weights"
 
+_KEPT_WITH = ("*.json", "*.safetensors", "*.npz")  # config, weights, and what a room keeps beside them
 _STORED = {"float32": torch.float32, "float16": torch.float16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SHOWN = 5
@@ -359,7 +360,7 @@ def _from_hub(name: str, *, offline: bool, revision: str | None) -> Path:
 
     try:
         path = snapshot_download(
-            name, revision=revision, local_files_only=offline, allow_patterns=[CONFIG, STATE, CARD]
+            name, revision=revision, local_files_only=offline, allow_patterns=[CARD, *_KEPT_WITH]
         )
     except LocalEntryNotFoundError as error:
         if offline:
