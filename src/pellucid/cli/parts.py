@@ -2,8 +2,10 @@
 
 import typer
 
+from pellucid.cli.parts_attributes import attributes, fit
 from pellucid.cli.parts_edit import edit, interpolate, swap
 from pellucid.cli.parts_make import augment, sample
+from pellucid.cli.parts_sheet import sheet
 from pellucid.cli.parts_show import parse, render
 
 app = typer.Typer(
@@ -12,5 +14,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _verb in (edit, sample, swap, interpolate, render, augment, parse):
+for _verb in (edit, sample, swap, interpolate, render, augment, parse, attributes, fit, sheet):
     app.command(_verb.__name__)(_verb)

@@ -22,21 +22,22 @@ from pellucid.cli.common import (
     step_progress,
 )
 from pellucid.cli.outputs import Output
-from pellucid.cli.parts_edit import Guard, Keep, Parts, Radius, fit_of
-from pellucid.cli.parts_masks import (
-    RENDERED,
-    TASK,
+from pellucid.cli.parts_masks import RENDERED, TASK, Desk, Source, label_suffix, save_labels, save_rendering
+from pellucid.cli.parts_options import (
     ClassSetFile,
-    Desk,
+    Fit,
+    Guard,
+    Keep,
     LabelFormat,
     LabelOrder,
+    Parts,
+    Prior,
+    Radius,
     Render,
-    Source,
     Style,
     StyleMask,
-    label_suffix,
-    save_labels,
-    save_rendering,
+    Temperature,
+    fit_of,
 )
 from pellucid.errors import ConfigError, InputError
 
@@ -46,18 +47,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 JOURNAL = "augmented.jsonl"
-
-Prior = Annotated[
-    str | None,
-    typer.Option(
-        "--prior",
-        metavar="standard|empirical|conditional",
-        help="N(0, I); codes of masks, where fitted; those with parts that fit one another.",
-        show_default=False,
-    ),
-]
-Fit = Annotated[float, typer.Option("--fit", min=0.0, max=1.0, help="Between empirical (0) and conditional (1).")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="How far from the usual is drawn.")]
 
 
 def sample(

@@ -1,4 +1,4 @@
-"""What the verbs of ``pellucid parts`` share: options, which masks are meant, how they are read, shown and written."""
+"""Which masks a verb of ``pellucid parts`` is about, how they are read, shown and written."""
 
 import logging
 import sys
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from pellucid.cli.outputs import Output, Stdin, is_empty, stripped
 from pellucid.errors import ConfigError, InputError
@@ -32,96 +30,6 @@ OWN = (
 _SUFFIXES = (".png", ".npz", ".npy", ".bmp", ".tif", ".tiff", ".webp", ".ora", ".psd")  # a folder is searched for
 _LAYERED = (".ora", ".psd")
 FORMATS = (".png", ".npz", *_LAYERED)
-
-_MASKS, _LOOK = "Masks", "Rendering"
-
-Masks = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="MASK...",
-        help="Label maps: files, folders, quoted globs, folders of part pictures, or - for stdin.",
-        show_default=False,
-    ),
-]
-Photo = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--photo",
-        metavar="PICTURE",
-        help="A photograph instead of a mask, file, folder or glob; needs --parser.",
-        rich_help_panel=_MASKS,
-        show_default=False,
-    ),
-]
-Parser = Annotated[
-    Path | None,
-    typer.Option(
-        "--parser",
-        metavar="FOLDER",
-        help="A face parser of transformers, which finds the mask of a photograph.",
-        rich_help_panel=_MASKS,
-        show_default=False,
-    ),
-]
-LabelOrder = Annotated[
-    str | None,
-    typer.Option(
-        "--label-order",
-        metavar="NAME",
-        help="Whose numbers bare label maps (or the parser) hold; celebamask-hq, face-parsing, ...",
-        rich_help_panel=_MASKS,
-        show_default=False,
-    ),
-]
-ClassSetFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--class-set",
-        metavar="FILE",
-        help="Classes of the masks where ids or colours differ from the weights'; matched by name.",
-        rich_help_panel=_MASKS,
-        show_default=False,
-    ),
-]
-LabelFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="png|npz|ora|psd",
-        help="png: pixel values are the ids; npz: one plane a class; ora and psd: one layer a class.",
-        show_default=False,
-    ),
-]
-Render = Annotated[
-    str | None,
-    typer.Option(
-        "--render",
-        metavar="preview|PATH",
-        help="Also write <stem>.rendered.png: a drawing, or by a SPADE or SEAN generator's file.",
-        rich_help_panel=_LOOK,
-        show_default=False,
-    ),
-]
-Style = Annotated[
-    str | None,
-    typer.Option(
-        "--style",
-        metavar="PICTURE|SEED",
-        help="The picture of the face whose looks are taken (for a batch a folder), or a number for drawn looks.",
-        rich_help_panel=_LOOK,
-        show_default=False,
-    ),
-]
-StyleMask = Annotated[
-    Path | None,
-    typer.Option(
-        "--style-mask",
-        metavar="MASK",
-        help="Mask of the --style picture, when it is not the mask that is given.",
-        rich_help_panel=_LOOK,
-        show_default=False,
-    ),
-]
 
 
 @dataclass(frozen=True)

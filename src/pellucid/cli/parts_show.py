@@ -28,18 +28,14 @@ from pellucid.cli.parts_masks import (
     PARSED,
     RENDERED,
     TASK,
-    ClassSetFile,
     Desk,
-    LabelFormat,
-    LabelOrder,
-    Masks,
     Source,
-    StyleMask,
     collect_masks,
     label_suffix,
     save_labels,
     save_rendering,
 )
+from pellucid.cli.parts_options import ClassSetFile, LabelFormat, LabelOrder, Masks, Style, StyleMask
 
 if TYPE_CHECKING:
     from pellucid.io.batch import Job
@@ -51,15 +47,7 @@ def render(
         str,
         typer.Option("--with", metavar="preview|PATH", help="A drawing, or a SPADE or SEAN generator's file."),
     ] = "preview",
-    style: Annotated[
-        str | None,
-        typer.Option(
-            "--style",
-            metavar="PICTURE|SEED",
-            help="The picture of the face whose looks are taken (for a batch a folder), or a number for drawn looks.",
-            show_default=False,
-        ),
-    ] = None,
+    style: Style = None,
     style_mask: StyleMask = None,
     out: Out = None,
     label_order: LabelOrder = None,
