@@ -128,4 +128,4 @@ def test_recipes_are_read(name: str) -> None:
 def test_the_tiny_recipe_learns_more_than_colours(layout: str, tmp_path: Path) -> None:
     plan = open_recipe(RECIPES / "spade-tiny.toml", [f"model.layout={layout}"])
     figures = run(plan, tmp_path / "run", device="cpu").figures
-    assert figures["psnr"] > figures["psnr_colors"]
+    assert figures["psnr"] > figures["psnr_colors"] + 1

@@ -89,9 +89,11 @@ class Recipe(BaseRecipe):
 
     Attributes:
         betas: of both Adams; the published ones.
+        init_gain: of Xavier's normal distribution; the published one, with which a small network begins slowly.
     """
 
     betas: tuple[float, float] = (0.0, 0.9)
+    init_gain: float = Field(default=0.02, gt=0)
 
     model: ModelSection = Field(default_factory=ModelSection)  # type: ignore
     data: DataSection = DataSection()

@@ -96,7 +96,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
     }
     optimizers: dict[str, torch.optim.Optimizer] = {}
     for name, module in modules.items():
-        draw_weights(module)
+        draw_weights(module, recipe.init_gain)
         modules[name] = module.to(device)
         rate = recipe.train.lr * (recipe.loss.d_lr if name == "discriminator" else 1.0)
         optimizers[name] = torch.optim.Adam(module.parameters(), lr=rate, betas=recipe.betas)
