@@ -56,6 +56,7 @@ def _attribute(name: str, parts: tuple[str, ...], unit: str, description: str) -
     return Attribute(name, parts, ("mouth", *needs) if name == "mouth_openness" else needs, unit, description)
 
 
+# A hairline is as much where the skin ends as where the hair begins: networks tell it by the skin's code.
 _EYES, _BROWS, _EARS = ("l_eye", "r_eye"), ("l_brow", "r_brow"), ("l_ear", "r_ear")
 _LENGTH, _AREA = "face heights", "face heights²"
 
@@ -80,7 +81,9 @@ ATTRIBUTES: dict[str, Attribute] = {
         _attribute("hair_length", ("hair",), _LENGTH, "lowest hair below the line of the eyes"),
         _attribute("hair_volume", ("hair",), _AREA, "area of the hair outside the convex hull of the skin"),
         _attribute("hair_curliness", ("hair",), "ratio", "perimeter² over that of the smoothed outline, less 1"),
-        _attribute("hairline_height", ("hair",), _LENGTH, "bare forehead above the eyes; a fringe makes it small"),
+        _attribute(
+            "hairline_height", ("hair", "skin"), _LENGTH, "bare forehead above the eyes; a fringe makes it small"
+        ),
         _attribute("ear_visibility", _EARS, _AREA, "visible area of both ears"),
         _attribute("neck_width", ("neck",), _LENGTH, "mean width of the neck just below the chin"),
     )

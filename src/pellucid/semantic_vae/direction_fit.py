@@ -3,7 +3,9 @@
 Symbols: mu_c is the code of part c, x the codes of an attribute's parts side by side, a the measured attribute, S the
 covariance of x over the masks.
 
-- Ridge regression gives w with a ~ w.x + b.
+- Ridge regression gives w with a ~ w.x + b. A nose's code knows how large the nose is in the picture and not where the
+  chin is, so for parts other than the skin a is taken in heights of the mean face, R² too. Masks are measured in their
+  own face heights when they are decoded.
 - The specification's direction is w / |w|², along which the prediction grows by 1 for each unit. It also leads where no
   code of a mask ever lies, and there the decoder follows it but loosely. S w / (w.S w) has the same property and stays
   where codes vary; it is what codes do on average when the attribute grows by 1, and so brings along what usually comes
@@ -15,7 +17,7 @@ covariance of x over the masks.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -207,15 +209,29 @@ def _regress(
     there = sets[0].present[:, rows].double()[..., None]
     centre = (sets[0].mu[:, rows].double() * there).sum(0) / there.sum(0).clamp(min=1)  # (rows, L)
     xs = [((one.mu[:, rows].double() - centre) * one.present[:, rows, None]).flatten(1) for one in sets]
-    ys = [one.values[attribute.name].double() for one in sets]
-    mean, std = float(ys[0].mean()), float(ys[0].std())
+    mean, std = (
+        float(value) for value in (sets[0].values[attribute.name].mean(), sets[0].values[attribute.name].std())
+    )
+    ys = _in_mean_faces(attribute, sets)
     spread = xs[0].T @ xs[0] / len(xs[0])
     scale = spread.diagonal().mean().clamp(min=1e-12)
-    cross = xs[0].T @ (ys[0] - mean) / len(xs[0])
+    level = ys[0].mean()
+    cross = xs[0].T @ (ys[0] - level) / len(xs[0])
     identity = torch.eye(len(spread), dtype=torch.float64)
     weights = [torch.linalg.solve(spread + ridge * scale * identity, cross) for ridge in _RIDGES]
-    best = max(weights, key=lambda weight: _r2(xs[1] @ weight + mean, ys[1]))
-    return _Regression(rows, best, spread, mean, std, _r2(xs[2] @ best + mean, ys[2]))
+    best = max(weights, key=lambda weight: _r2(xs[1] @ weight + level, ys[1]))
+    return _Regression(rows, best, spread, mean, std, _r2(xs[2] @ best + level, ys[2]))
+
+
+def _in_mean_faces(attribute: Attribute, sets: Sequence[CodedMasks]) -> list[Tensor]:
+    """The attribute in heights of the mean face instead of the mask's own, for parts whose codes know nothing of it."""
+    power = {"face heights": 1, "face heights²": 2}.get(attribute.unit, 0)
+    if "skin" in attribute.parts or "face_height" not in sets[0].values:
+        power = 0
+    if not power:
+        return [one.values[attribute.name].double() for one in sets]
+    mean = sets[0].values["face_height"].double().mean()
+    return [one.values[attribute.name].double() * (one.values["face_height"].double() / mean) ** power for one in sets]
 
 
 def _usable(masks: CodedMasks, name: str, needs: list[int]) -> Tensor:
