@@ -1,9 +1,9 @@
 """Reaching a value: how far to move along an attribute until the decoded mask measures what was asked (section 4.2)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
@@ -43,8 +43,8 @@ def reach(
 ) -> Reached:
     """Solve for the amount at which the edited mask measures ``wanted``, by bisection on the decoded mask.
 
-    The first steps find an amount on the other side of ``wanted``; then the interval is divided, by the secant where
-    it lies well inside and else in the middle. The nearest value seen is taken.
+    The first steps find an amount on the other side of ``wanted``; then the interval is divided, by the secant, but not
+    closer to an end than a tenth. The nearest value seen is taken.
 
     Args:
         edit: amount -> label map ``(H, W)``, everything included that the user sees, such as `keep_unedited`.
@@ -100,7 +100,7 @@ def _between(near: tuple[float, float], far: tuple[float, float], wanted: float)
     """An amount inside an interval whose ends lie on both sides of the value."""
     (a, at_a), (b, at_b) = near, far
     share = 0.5
-    if torch.isfinite(torch.tensor(at_b)) and at_a != at_b:
-        share = (wanted - at_a) / (at_b - at_a)
-        share = share if 0.1 < share < 0.9 else min(0.9, max(0.1, share))
+    if math.isfinite(at_b) and at_a != at_b:
+        # A secant that ends near one side may go on ending there.
+        share = min(0.9, max(0.1, (wanted - at_a) / (at_b - at_a)))
     return a + (b - a) * share
