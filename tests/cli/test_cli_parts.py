@@ -485,8 +485,10 @@ def test_sample_draws_masks_that_do_not_depend_on_their_number(parts):
     assert parts("sample", "-o", "first.png", "--seed", "4").code == 0
     assert np.array_equal(ids("first.png"), ids("three/sample-000.png"))
     assert not np.array_equal(ids("three/sample-001.png"), ids("three/sample-000.png"))
+    Path("three/sample-000.png").unlink()
     ended = parts("sample", "-n", "2", "-o", "three/", "--seed", "5")
-    assert (ended.code, "exists already" in one_line(ended)) == (1, True)
+    assert (ended.code, "sample-001.png: exists already" in one_line(ended)) == (1, True)
+    assert not Path("three/sample-000.png").exists()  # nothing was begun
     assert parts("sample", "--prior", "empirical", "-o", "e.png").code == 2
     assert parts("sample", "-n", "2", "-o", "two.png").code == 2
     assert parts("sample", "-o", "-").code == 2
@@ -684,4 +686,6 @@ def test_figures_draw_their_masks_when_none_are_given(parts):
     made = json.loads(Path("one.json").read_text())
     assert made["drawn_seed"]
     assert [row["row"] for row in made["rows"]] == ["hair", "nose", "eyes", "mouth_group", "skin"]
+    amounts = [cell["edit"].get("amount", 1.0) for cell in made["rows"][0]["cells"][1:-1]]
+    assert amounts == made["alphas"] == [0, 0.25, 0.5, 0.75, 1]
     assert [cell["caption"] for cell in made["rows"][0]["cells"]][1:-1] == [f"alpha {a:g}" for a in made["alphas"]]
