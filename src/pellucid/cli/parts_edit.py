@@ -37,6 +37,7 @@ from pellucid.cli.parts_masks import (
     numbered,
 )
 from pellucid.cli.parts_options import (
+    EDITS,
     ClassSetFile,
     Fit,
     Guard,
@@ -61,12 +62,11 @@ from pellucid.errors import ConfigError, InputError
 if TYPE_CHECKING:
     from pellucid.io.batch import Job
 
-_EDITS = "Edits"
 _AMOUNT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(sd)?")
 
 
 def _parts(name: str, help_: str) -> Any:
-    return typer.Option(name, metavar="PARTS", help=help_, rich_help_panel=_EDITS, show_default=False)
+    return typer.Option(name, metavar="PARTS", help=help_, rich_help_panel=EDITS, show_default=False)
 
 
 def edit(
@@ -83,7 +83,7 @@ def edit(
             "--move",
             metavar="ATTRIBUTE=AMOUNT",
             help="Along an attribute, by so much of its unit, or so many standard deviations: smile=1.5sd.",
-            rich_help_panel=_EDITS,
+            rich_help_panel=EDITS,
             show_default=False,
         ),
     ] = None,
@@ -93,11 +93,13 @@ def edit(
             "--target",
             metavar="ATTRIBUTE=VALUE",
             help="Until the mask measures this value; see pellucid parts attributes.",
-            rich_help_panel=_EDITS,
+            rich_help_panel=EDITS,
             show_default=False,
         ),
     ] = None,
-    amount: Annotated[float, typer.Option("--amount", min=0.0, help="Of --perturb; 1 is the paper's.")] = 1.0,
+    amount: Annotated[
+        float, typer.Option("--amount", min=0.0, help="Of --perturb; 1 is the paper's.", rich_help_panel=EDITS)
+    ] = 1.0,
     prior: Prior = None,
     fit: Fit = 0.0,
     temperature: Temperature = 1.0,
@@ -141,8 +143,8 @@ def edit(
 ) -> None:
     """Make parts of face masks anew, change them, take them away: --generate hair.
 
-    The result is <stem>.edited.png, a label map of the mask's size: pixel values are the ids. Edits are done in the
-    order of the options above, always on the codes of the mask that is given.
+    The result is <stem>.edited.png, a label map of the mask's size: pixel values are the ids. PARTS are names, ids or
+    groups such as eyes, mouth_group and all, with commas. Edits are made in the order in which they are listed below.
     """
     start_logging(quiet, verbose)
     source = _source(model, device, offline, label_order, class_set, bool(photo), parser, render, style, style_mask)

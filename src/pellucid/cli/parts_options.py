@@ -7,7 +7,8 @@ import typer
 
 from pellucid.errors import ConfigError
 
-_MASKS, _LOOK = "Masks", "Rendering"
+EDITS = "Edits"
+_MASKS, _LOOK, _DRAWN = "Masks", "Rendering", "Drawing"
 
 Masks = Annotated[
     list[str] | None,
@@ -99,12 +100,22 @@ StyleMask = Annotated[
 Keep = Annotated[
     bool,
     typer.Option(
-        "--keep-unedited/--no-keep-unedited", help="What lies far from the edited parts stays as it is in the mask."
+        "--keep-unedited/--no-keep-unedited",
+        help="What lies far from the edited parts stays as it is in the mask.",
+        rich_help_panel=EDITS,
     ),
 ]
-Radius = Annotated[float, typer.Option("--radius", min=0.0, help="How far that is, in pixels of a mask of side 256.")]
+Radius = Annotated[
+    float,
+    typer.Option("--radius", min=0.0, help="How far that is, in pixels of a mask of side 256.", rich_help_panel=EDITS),
+]
 Guard = Annotated[
-    bool, typer.Option("--guard/--no-guard", help="No class comes up that is neither in the mask nor asked for.")
+    bool,
+    typer.Option(
+        "--guard/--no-guard",
+        help="No class comes up that is neither in the mask nor asked for.",
+        rich_help_panel=EDITS,
+    ),
 ]
 Parts = Annotated[
     list[str] | None,
@@ -115,12 +126,21 @@ Prior = Annotated[
     typer.Option(
         "--prior",
         metavar="standard|empirical|conditional",
-        help="N(0, I); codes of masks, where fitted; codes that fit the other parts.",
+        help="What is drawn from: N(0, I); codes of masks, where fitted; codes that fit the other parts.",
+        rich_help_panel=_DRAWN,
         show_default=False,
     ),
 ]
-Fit = Annotated[float, typer.Option("--fit", min=0.0, max=1.0, help="Between empirical (0) and conditional (1).")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0.0, help="How far from the usual is drawn.")]
+Fit = Annotated[
+    float,
+    typer.Option("--fit", min=0.0, max=1.0, help="Between empirical (0) and conditional (1).", rich_help_panel=_DRAWN),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temperature", min=0.0, help="How far from the usual is drawn; 1 is the paper's.", rich_help_panel=_DRAWN
+    ),
+]
 
 
 def fit_of(prior: str | None, fit: float) -> float:
