@@ -10,136 +10,36 @@ covariance of x over the masks.
   code of a mask ever lies, and there the decoder follows it but loosely. S w / (w.S w) has the same property and stays
   where codes vary; it is what codes do on average when the attribute grows by 1, and so brings along what usually comes
   with it. Solving for a prediction of 1 for the attribute and 0 for the others of the same parts keeps those apart.
-- All three are decoded on masks that the regression has not seen; the one whose masks follow best is kept and divided
-  by the slope that it achieved, because decoding is not linear.
+- What the codes tell is not all that the decoder listens to, so w is also had from it: codes are pushed at random, and
+  the change of what is measured is regressed on the pushes (`responses.probe`). Again alone and kept apart.
+- All of them are decoded on masks that the regression has not seen; the one that masks follow most surely, with the
+  least leakage, is kept and divided by the slope that it achieved, because decoding is not linear.
 - What is told of it comes from a third set of masks: R², achieved over asked, the share of masks on which all of five
-  steps go the right way, leakage on the other attributes. The rule of section 4.2 on the first and third accepts it.
+  steps go the right way, leakage on the other attributes. `directions.holds` then accepts it or not.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pellucid.device import generator_of
-from pellucid.errors import InputError
-from pellucid.semantic_vae.attributes import ATTRIBUTES, Attribute, measure
+from pellucid.semantic_vae.attributes import ATTRIBUTES, Attribute
 from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.directions import LEAST_R2, Direction, Directions, holds
+from pellucid.semantic_vae.responses import CodedMasks, Decode, probe, respond
 
 log = logging.getLogger(__name__)
-
-Decode = Callable[[Tensor, Tensor], Tensor]  # z (B, P, L), present (B, P) -> label maps (B, S, S)
 
 STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of the attribute's standard deviation
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # in mean variances of a code's numbers
 _SHARES = (0.7, 0.15)  # of the masks: to regress on, to choose and calibrate on; the rest tests
 _LEAST_MASKS = 100
-_SLACK = 0.1  # of an asked step; a smaller one back is the pixels' rounding
-_CHUNK = 32
 _TRIED = 12  # masks on which the candidates for a direction are compared
-
-
-@dataclass(frozen=True)
-class CodedMasks:
-    """Codes of masks and what was measured on the masks.
-
-    Attributes:
-        mu: ``(N, P, L)``.
-        present: ``(N, P)`` bool.
-        values: attribute -> ``(N,)``, NaN where it was not measurable.
-
-    Raises:
-        InputError: the counts differ.
-    """
-
-    mu: Tensor
-    present: Tensor
-    values: Mapping[str, Tensor]
-
-    def __post_init__(self) -> None:
-        counts = {len(self.mu), len(self.present), *map(len, self.values.values())}
-        if len(counts) > 1 or self.present.shape != self.mu.shape[:2]:
-            raise InputError(
-                f"codes {tuple(self.mu.shape)}, presence {tuple(self.present.shape)} and attributes of "
-                f"{sorted(counts)} masks do not belong together"
-            )
-
-    def take(self, index: Tensor) -> "CodedMasks":
-        """Some of the masks, by their numbers or a bool for each."""
-        return CodedMasks(
-            self.mu[index], self.present[index], {name: values[index] for name, values in self.values.items()}
-        )
-
-
-@dataclass(frozen=True)
-class Response:
-    """What decoded masks did while a direction was followed.
-
-    Attributes:
-        amounts: ``(T,)``, asked.
-        values: attribute -> ``(M, T)``, measured.
-    """
-
-    amounts: Tensor
-    values: Mapping[str, Tensor]
-
-    def slope(self, name: str) -> float:
-        """Achieved over asked: the mean over masks of the least-squares slope; NaN when no mask shows every step."""
-        shown = self._shown(name)
-        asked = self.amounts - self.amounts.mean()
-        return float((shown @ asked / asked.square().sum()).mean()) if len(shown) else float("nan")
-
-    def monotone(self, name: str) -> float:
-        """Share of masks on which the attribute rises from step to step."""
-        values = self.values[name]
-        steps, asked = values.diff(dim=1), self.amounts.diff()
-        rises = (steps >= -_SLACK * asked).all(1) & (values[:, -1] > values[:, 0])  # NaN compares as false
-        return float(rises.float().mean())
-
-    def change(self, name: str) -> float:
-        """Mean rise of an attribute from the first step to the last; 0 when no mask shows both."""
-        rise = self.values[name][:, -1] - self.values[name][:, 0]
-        rise = rise[rise.isfinite()]
-        return float(rise.mean()) if len(rise) else 0.0
-
-    def _shown(self, name: str) -> Tensor:
-        values = self.values[name]
-        return values[values.isfinite().all(1)]
-
-
-def respond(
-    masks: CodedMasks,
-    rows: Iterable[int],
-    offset: Tensor,
-    amounts: Tensor,
-    decode: Decode,
-    classes: ClassSet,
-    names: Iterable[str],
-) -> Response:
-    """Follow a direction on masks and measure what is decoded.
-
-    Args:
-        masks: M of them.
-        rows: rows of the codes that move.
-        offset: ``(len(rows), L)``, for an amount of 1; parts that a mask has not do not move.
-        amounts: ``(T,)``.
-        decode: the network.
-        classes: the class set.
-        names: attributes to measure.
-    """
-    rows, names = list(rows), list(names)
-    z = masks.mu[:, None].repeat(1, len(amounts), 1, 1)  # (M, T, P, L)
-    move = amounts[:, None, None] * offset  # (T, rows, L)
-    z[:, :, rows] += move * masks.present[:, None, rows, None]
-    present = masks.present[:, None].expand(-1, len(amounts), -1)
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for codes, there in zip(z.flatten(0, 1).split(_CHUNK), present.flatten(0, 1).split(_CHUNK), strict=True):
-        for name, values in measure(decode(codes, there), classes, names).items():
-            found[name].append(values.cpu())
-    return Response(amounts, {name: torch.cat(values).view(len(masks.mu), -1) for name, values in found.items()})
+_LEAK = 0.3  # what a candidate loses for changing the other attributes of its parts as much as its own
+_FAINT = 0.05  # a slope that cannot be made one by going farther
 
 
 def fit_directions(
@@ -159,7 +59,7 @@ def fit_directions(
         classes: the class set.
         decode: the network; it may forbid classes that a mask has not.
         names: attributes, all by default.
-        tested: masks on which each direction is decoded, five times each; half as many choose and calibrate it.
+        tested: masks on which each direction is decoded, five times each; as many others calibrate it.
         components: principal components of each part's codes, ``nose/pc1`` and so on.
         seed: which masks test.
 
@@ -176,8 +76,18 @@ def fit_directions(
             regressions[name] = found
     spreads = {name: one.std for name, one in regressions.items()}
     entries: dict[str, Direction] = {}
+    slopes: dict[tuple[int, ...], dict[str, Tensor]] = {}
     for name, found in regressions.items():
-        entries[name] = _direction(name, found, regressions, spreads, classes, decode, thirds[1:], tested)
+        siblings = [one for one in regressions.values() if one.rows == found.rows and one.r2 > LEAST_R2]
+        near = [one.name for one in siblings]
+        candidates: list[Tensor] = []
+        if found.r2 > LEAST_R2:
+            if found.rows not in slopes:
+                there = thirds[1].take(thirds[1].present[:, found.rows].all(1))
+                root = _root(found.spread)
+                slopes[found.rows] = probe(there, found.rows, root, decode, classes, near, seed=seed)
+            candidates = _candidates(found, siblings, slopes[found.rows])
+        entries[name] = _direction(found, candidates, near, spreads, classes, decode, thirds[1:], tested)
         log.info("%s: %s", name, _told(entries[name]))
     for part, name in zip(classes.parts, classes.part_names, strict=True):
         row = classes.parts.index(part)
@@ -189,6 +99,7 @@ def fit_directions(
 class _Regression:
     """Of one attribute; vectors are of the codes of its parts side by side, ``(D,)``."""
 
+    name: str
     rows: tuple[int, ...]
     weight: Tensor  # w
     spread: Tensor  # S (D, D), of the codes
@@ -220,7 +131,11 @@ def _regress(
     identity = torch.eye(len(spread), dtype=torch.float64)
     weights = [torch.linalg.solve(spread + ridge * scale * identity, cross) for ridge in _RIDGES]
     best = max(weights, key=lambda weight: _r2(xs[1] @ weight + level, ys[1]))
-    return _Regression(rows, best, spread, mean, std, _r2(xs[2] @ best + level, ys[2]))
+    return _Regression(attribute.name, rows, best, spread, mean, std, _r2(xs[2] @ best + level, ys[2]))
+
+
+def _first(masks: CodedMasks, count: int) -> CodedMasks:
+    return masks.take(torch.arange(min(count, len(masks.mu))))
 
 
 def _in_mean_faces(attribute: Attribute, sets: Sequence[CodedMasks]) -> list[Tensor]:
@@ -243,45 +158,63 @@ def _r2(found: Tensor, wanted: Tensor) -> float:
     return float(1 - (found - wanted).square().sum() / (wanted - wanted.mean()).square().sum().clamp(min=1e-12))
 
 
-def _candidates(name: str, regressions: Mapping[str, _Regression]) -> list[Tensor]:
-    """Directions along which the predicted attribute grows by 1, ``(rows, L)`` each."""
-    one = regressions[name]
+def _candidates(one: _Regression, siblings: Sequence[_Regression], slopes: Mapping[str, Tensor]) -> list[Tensor]:
+    """Directions along which the attribute should grow by 1, ``(rows, L)`` each.
+
+    Args:
+        one: the attribute's regression.
+        siblings: those of all attributes of the same parts that can be told from the codes, itself among them.
+        slopes: of these attributes in the decoded masks, see `probe`.
+    """
     along = one.spread @ one.weight
     found = [one.weight / one.weight.square().sum(), along / (one.weight @ along)]
-    siblings = [other for other in regressions.values() if other.rows == one.rows and other.r2 > LEAST_R2]
-    if len(siblings) > 1 and one.r2 > LEAST_R2:
+    asked = torch.tensor([float(other is one) for other in siblings], dtype=torch.float64)
+    if len(siblings) > 1:
         weights = torch.stack([other.weight for other in siblings])  # (A, D)
-        moved = one.spread @ weights.T  # (D, A)
-        asked = torch.tensor([float(other is one) for other in siblings], dtype=torch.float64)
-        gram = weights @ moved
-        gram = gram + 1e-3 * torch.diag(gram.diagonal())  # two attributes may be nearly one
-        found.append(moved @ torch.linalg.solve(gram, asked))
+        found.append(one.spread @ _apart(weights, one.spread, asked))
+    root = _root(one.spread)
+    slope = slopes[one.name]
+    found.append(root @ slope / slope.square().sum().clamp(min=1e-12))
+    if len(siblings) > 1:
+        weights = torch.stack([slopes[other.name] for other in siblings])
+        found.append(root @ _apart(weights, torch.eye(len(root), dtype=torch.float64), asked))
     return [direction.view(len(one.rows), -1).float() for direction in found]
 
 
+def _apart(weights: Tensor, spread: Tensor, asked: Tensor) -> Tensor:
+    """The shortest v with weights @ spread @ v = asked, nearly: ``(A, D), (D, D), (A,) -> (D,)``."""
+    gram = weights @ spread @ weights.T
+    # Of two attributes that are nearly one, neither can be moved alone.
+    gram = gram + torch.diag(1e-2 * gram.diagonal() + 1e-12)
+    return weights.T @ torch.linalg.solve(gram, asked)
+
+
+def _root(spread: Tensor) -> Tensor:
+    variances, vectors = torch.linalg.eigh(spread)
+    return vectors * variances.clamp(min=0).sqrt()
+
+
 def _direction(
-    name: str,
     found: _Regression,
-    regressions: Mapping[str, _Regression],
+    candidates: Sequence[Tensor],
+    siblings: Sequence[str],
     spreads: Mapping[str, float],
     classes: ClassSet,
     decode: Decode,
     held_out: tuple[CodedMasks, CodedMasks],
     tested: int,
 ) -> Direction:
-    attribute = ATTRIBUTES[name]
+    name, attribute = found.name, ATTRIBUTES[found.name]
     needs = [classes.parts.index(classes.id_of(part)) for part in attribute.needs]
-    choose, test = (one.take(_usable(one, name, needs)) for one in held_out)
-    choose, test = (
-        choose.take(torch.arange(min(tested // 2, len(choose.mu)))),
-        test.take(torch.arange(min(tested, len(test.mu)))),
-    )
-    amounts = torch.tensor(STEPS) * found.std
-    candidates = _candidates(name, regressions)
+    choose, test = (_first(one.take(_usable(one, name, needs)), tested) for one in held_out)
     figures = {"r2": found.r2, "slope": 0.0, "monotone": 0.0, "masks": float(len(test.mu))}
-    offset, leakage = candidates[0], {}
-    if found.r2 > LEAST_R2:
-        offset = _calibrated(name, candidates, choose, found, amounts, decode, classes)
+    along = found.spread @ found.weight  # kept for the record where nothing was tried
+    offset = (along / (found.weight @ along).clamp(min=1e-12)).view(len(found.rows), -1).float()
+    leakage: dict[str, float] = {}
+    if candidates:
+        amounts = torch.tensor(STEPS) * found.std
+        near = {other: spreads[other] for other in siblings}
+        offset = _calibrated(name, candidates, choose, found, near, amounts, decode, classes)
         response = respond(test, found.rows, offset, amounts, decode, classes, spreads)
         figures |= {"slope": response.slope(name), "monotone": response.monotone(name)}
         asked = STEPS[-1] - STEPS[0]
@@ -305,25 +238,30 @@ def _direction(
 
 def _calibrated(
     name: str,
-    candidates: list[Tensor],
+    candidates: Sequence[Tensor],
     masks: CodedMasks,
     found: _Regression,
+    spreads: Mapping[str, float],
     amounts: Tensor,
     decode: Decode,
     classes: ClassSet,
 ) -> Tensor:
     """The candidate that the decoder follows best, in units that it achieves."""
-    few = masks.take(torch.arange(min(len(masks.mu), _TRIED)))
-    tried = [respond(few, found.rows, offset, amounts, decode, classes, [name]) for offset in candidates]
-    # A direction that is followed weakly is followed less surely once it is made longer.
-    scores = [
-        (round(one.monotone(name), 1), min(one.slope(name), 1.0) if one.slope(name) > 0 else 0.0) for one in tried
-    ]
-    best = max(range(len(candidates)), key=lambda index: scores[index])
-    offset = candidates[best]
+    few = _first(masks, _TRIED)
+    others = [one for one in spreads if one != name]
+    scores: list[float] = []
+    for offset in candidates:
+        one = respond(few, found.rows, offset, amounts, decode, classes, [name, *others])
+        rise = one.change(name) / found.std
+        if not _FAINT < one.slope(name) < 1 / _FAINT:
+            scores.append(-1.0)
+            continue
+        leaks = [abs(one.change(other) / spreads[other] / rise) for other in others] if rise > 0 else [1.0]
+        scores.append(one.monotone(name) - _LEAK * min(1.0, sum(leaks) / max(1, len(leaks))))
+    offset = candidates[max(range(len(candidates)), key=lambda index: scores[index])]
     for _ in range(2):  # the slope of a longer or shorter way is another one
         slope = respond(masks, found.rows, offset, amounts[::2], decode, classes, [name]).slope(name)
-        if not 0.05 < slope < 20:
+        if not _FAINT < slope < 1 / _FAINT:
             break
         offset = offset / slope
     return offset

@@ -23,8 +23,9 @@ from pellucid.hub.pretrained import load_config, load_state, weights_id
 from pellucid.io.files import atomic_path
 from pellucid.semantic_vae.attributes import measure
 from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.direction_fit import CodedMasks, fit_directions
+from pellucid.semantic_vae.direction_fit import fit_directions
 from pellucid.semantic_vae.directions import Directions
+from pellucid.semantic_vae.responses import CodedMasks
 
 if TYPE_CHECKING:
     from pellucid.semantic_vae.priors import Priors
