@@ -18,6 +18,7 @@ from pellucid.semantic_vae.model import (
     Posterior,
     SemanticVAE,
     SemanticVAEConfig,
+    open_gates,
     planes_of,
     table_1_config,
 )
@@ -316,3 +317,24 @@ def test_a_posterior_samples_where_it_lies() -> None:
 
 def test_presets_are_distinct() -> None:
     assert all(one != two for one, two in itertools.combinations(PRESETS.values(), 2))
+
+
+def test_open_gates_lets_codes_through_from_the_start() -> None:
+    """What the LSTM passes on of a change in a code; torch's own initialisation loses nearly all of it."""
+    passed = {}
+    for opened in (False, True):
+        torch.manual_seed(0)
+        model = SemanticVAE(SMALL).eval()
+        if opened:
+            open_gates(model)
+        z = torch.randn(2, len(SMALL.parts), SMALL.latent)
+        there = model.between_parts(z, None) - model.between_parts(z + 0.5 * torch.randn_like(z), None)
+        passed[opened] = float(there.std())
+        labels = torch.randint(0, SMALL.classes, (2, SMALL.size, SMALL.size), dtype=torch.uint8)
+        narrow = float(model.encode(labels).logvar.mean())
+        assert (narrow < -2.5) == opened
+    assert passed[True] > 3 * passed[False]
+
+
+def test_open_gates_needs_no_lstm() -> None:
+    open_gates(SemanticVAE(replace(SMALL, lstm_layers=0)))

@@ -21,7 +21,7 @@ from pellucid.semantic_vae.card import Training, write_card
 from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.data import ELLIPSES, HELD_OUT_SEED, PROCEDURAL, MaskBank, MaskBatches, open_bank
 from pellucid.semantic_vae.losses import COLLAPSED, SemanticVAELoss, class_weights, collapsed, kl_per_class
-from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
+from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig, open_gates
 from pellucid.semantic_vae.recipe import DataSection, LossSection, Recipe
 from pellucid.train.state import Accelerator, TrainState, clip
 
@@ -66,7 +66,10 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
     classes, device = recipe.open_classes(), accelerator.device
     config = recipe.config(classes)
     train, held_out = _banks(recipe.data, classes, config.size)
-    model = SemanticVAE(config).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = SemanticVAE(config)
+    if recipe.init == "open":
+        open_gates(model)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(
         model.parameters(), lr=recipe.train.lr, betas=recipe.betas, fused=device.type == "cuda" or None
     )
