@@ -38,6 +38,7 @@ from pellucid.cli.parts_options import (
     StyleMask,
     Temperature,
     fit_of,
+    words,
 )
 from pellucid.errors import ConfigError, InputError
 
@@ -169,8 +170,8 @@ def augment(
     desk = Desk(Source(find(TASK), model, device, offline, label_order, class_set))
     room = desk.source.method.module("augment")
     plan = room.Plan(
-        kinds=tuple(_words(operation) or ("generate", "perturb")),
-        parts=tuple(_words(parts)),
+        kinds=tuple(words(operation) or ("generate", "perturb")),
+        parts=tuple(words(parts)),
         count=variants,
         seed=seed or 0,
         balance=balance,
@@ -231,10 +232,6 @@ class Shares:
     def rarest(self, number: int) -> list[str]:
         """Names of the classes with the fewest pixels."""
         return sorted(self._sums, key=lambda name: self._sums[name])[:number]
-
-
-def _words(given: list[str] | None) -> list[str]:
-    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
 def _made(folder: Path) -> Path:

@@ -156,3 +156,8 @@ def fit_of(prior: str | None, fit: float) -> float:
     if prior not in (None, "standard", "empirical"):
         raise ConfigError(f"prior {prior!r} is not known", "use one of standard, empirical, conditional")
     return fit
+
+
+def words(given: list[str] | None) -> list[str]:
+    """Take repeated options, each of which may hold several words with commas, apart."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]

@@ -9,7 +9,7 @@ import typer
 from pellucid.cli.common import Debug, Device, Model, Offline, Overwrite, Quiet, Seed, Verbose, start_logging
 from pellucid.cli.demo import Shown, contact_sheet
 from pellucid.cli.parts_masks import TASK, Desk, Source
-from pellucid.cli.parts_options import ClassSetFile, Fit, Guard, LabelOrder, Parts, Prior, Temperature, fit_of
+from pellucid.cli.parts_options import ClassSetFile, Fit, Guard, LabelOrder, Parts, Prior, Temperature, fit_of, words
 from pellucid.errors import ConfigError
 
 
@@ -74,7 +74,7 @@ def sheet(
         check_output(path, overwrite)
     desk = Desk(Source(find(TASK), model, device, offline, label_order, class_set))
     room = desk.source.method.module("figures")
-    chosen = tuple(parts or (room.MIXED if number == 5 else room.EDITED))
+    chosen = tuple(words(parts) or (room.MIXED if number == 5 else room.EDITED))
     if masks:
         faces = [room.NamedMask(path.name, desk.read(path).labels) for path in masks]
     else:
