@@ -32,7 +32,10 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *(room / "README.md" for room in ROOMS),
 ]
-WEIGHTS = {"reflection-removal": "multistep_sirr", "colorization": "tic"}  # whose bundled "small" a page may name
+# Whose bundled "small" a page may name.
+WEIGHTS = {"reflection-removal": "multistep_sirr", "colorization": "tic", "face-parts": "semantic_vae"}
+
+NOT_RUN = (["models", "pull"], ["models", "vectors"], ["parts", "fit"])
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2,}(?![a-z0-9])")
@@ -70,7 +73,7 @@ def command_lines() -> list[pytest.param]:
 def is_run(line: str) -> bool:
     words = shlex.split(line)
     checked = words[0] != "pellucid" and "|" not in words and "<" not in words
-    checked = checked or words[1] in ("train", "serve") or words[1:3] in (["models", "pull"], ["models", "vectors"])
+    checked = checked or words[1] in ("train", "serve") or words[1:3] in NOT_RUN
     return not checked and not any(PLACEHOLDER.search(word) for word in words)
 
 
@@ -140,6 +143,19 @@ def make_captioned(root: Path) -> None:
     (root / "metadata.jsonl").write_text(table, encoding="utf-8")
 
 
+def make_mask(path: Path, seed: int = 0) -> None:
+    """Make the face mask that a page names, or the folder of two."""
+    from pellucid.semantic_vae.mask_files import write_mask
+    from pellucid.semantic_vae.procedural import procedural_masks
+
+    if path.suffix == "":
+        make_mask(path / "one.png", seed)
+        make_mask(path / "two.png", seed + 1)
+    elif not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(procedural_masks(1, seed, 64)[0][0], path)
+
+
 def parsed(words: list[str]) -> tuple[list[str], dict]:
     """The verb, with the one below it, and the values of its options and arguments."""
     verb, rest = [words[0]], words[1:]
@@ -151,6 +167,22 @@ def parsed(words: list[str]) -> tuple[list[str], dict]:
     return verb, command.make_context(verb[-1], list(rest), resilient_parsing=True).params
 
 
+def make_face_parts(values: dict) -> None:
+    """Make the masks and photographs of a command of face parts."""
+    for key in ("masks", "source_mask", "target_mask", "reference", "style_mask", "folder", "set_dir"):
+        given = values.get(key) or []
+        for seed, name in enumerate(given if isinstance(given, list | tuple) else [given]):
+            if str(name) != "-" and not str(name).startswith("procedural"):
+                make_mask(Path(name), seed + len(key))
+    for key in ("photo", "photos", "style"):
+        given = values.get(key) or []
+        for name in given if isinstance(given, list | tuple) else [given]:
+            if not str(name).isdecimal():
+                make(Path(name))
+    if values.get("history"):
+        Path(values["history"]).write_text('[{"kind": "generate", "parts": ["hair"], "seed": 1}]', encoding="utf-8")
+
+
 def make_what_is_named(words: list[str]) -> None:
     _, values = parsed(words)
     for key in ("inputs", "files", "file"):
@@ -158,11 +190,14 @@ def make_what_is_named(words: list[str]) -> None:
         for seed, name in enumerate(given if isinstance(given, list | tuple) else [given]):
             if str(name) != "-":
                 make(Path(name), seed)
-    task = values.get("task") or {"colorize": "colorization"}.get(words[0], "reflection-removal")
+    verbs = {"colorize": "colorization", "parts": "face-parts"}
+    task = values.get("task") or verbs.get(words[0], "reflection-removal")
+    if task == "face-parts":
+        make_face_parts(values)
     if values.get("set_dir") and task == "colorization":
         folder = Path(values["set_dir"])
         make_captioned(folder if folder.name == "colorize" else folder.parent)
-    elif values.get("set_dir"):
+    elif values.get("set_dir") and task != "face-parts":
         make_pairs(Path(values["set_dir"]))
     for where in values.get("region") or []:
         if "." in (name := where.split("\0")[0]) and "," not in name:
