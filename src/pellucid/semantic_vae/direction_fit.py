@@ -48,7 +48,7 @@ def fit_directions(
     decode: Decode,
     *,
     names: Iterable[str] | None = None,
-    tested: int = 48,
+    tested: int = 32,
     components: int = 8,
     seed: int = 0,
 ) -> Directions:
@@ -251,7 +251,7 @@ def _calibrated(
     others = [one for one in spreads if one != name]
     scores: list[float] = []
     for offset in candidates:
-        one = respond(few, found.rows, offset, amounts, decode, classes, [name, *others])
+        one = respond(few, found.rows, offset, amounts[::2], decode, classes, [name, *others])
         rise = one.change(name) / found.std
         if not _FAINT < one.slope(name) < 1 / _FAINT:
             scores.append(-1.0)

@@ -117,9 +117,9 @@ def fit(
     folder: str | Path,
     masks: Tensor | None = None,
     *,
-    count: int = 3000,
+    count: int = 2000,
     seed: int = 0,
-    tested: int = 48,
+    tested: int = 32,
     device: str | torch.device = "auto",
 ) -> Editing:
     """Fit priors and directions of the weights in a folder, and save them there.
