@@ -51,6 +51,7 @@ def untrained(classes: ClassSet = HQ, fitted: bool = False) -> FacePartsPipeline
         directions = {
             "face_width": Direction("face_width", (4,), torch.randn(1, 16), "face heights", 0.7, 0.05, True, held),
             "smile": Direction("smile", (12,), torch.randn(1, 16), "face heights", 0.0, 0.01, False, {"r2": 0.1}),
+            "hair/pc1": Direction("hair/pc1", (13,), torch.randn(1, 16)),
         }
         editing = Editing(priors, Directions(directions))
     return FacePartsPipeline(model, classes, editing=editing, device="cpu")
@@ -529,6 +530,8 @@ def test_attributes_are_listed_and_measured(parts):
     assert 0.3 < width["a.png"] < 2
     assert width["parts"] == ["l_eye"]
     assert len(json.loads(parts("attributes", "--json", model="fitted").out)) == 1
+    everything = json.loads(parts("attributes", "--all", "--json", model="fitted").out)
+    assert {"face_width", "smile", "hair/pc1"} <= {row["attribute"] for row in everything}
     ended = parts("attributes")
     assert (ended.code, ended.out, "pellucid parts fit" in ended.err) == (0, "", True)
 

@@ -41,7 +41,7 @@ def attributes(
 
     start_logging(quiet, verbose)
     desk = Desk(Source(find(TASK), model, device, offline, label_order, class_set))
-    rows = [row for row in _rows(desk) if all_ or row["accepted"] or (masks and "/" not in row["attribute"])]
+    rows = [row for row in _rows(desk) if all_ or ("/" not in row["attribute"] and (row["accepted"] or masks))]
     for path in masks or ():
         values = desk.source.method.module("attributes").measure(desk.read(path).labels, desk.classes)
         for row in rows:
@@ -52,6 +52,8 @@ def attributes(
         return
     if desk.pipe.directions is None and not quiet:
         typer.echo("these weights have no attributes to move; fit them with pellucid parts fit", err=True)
+    elif not all_ and not quiet:
+        typer.echo("--all also lists those that do not hold, and components such as hair/pc1", err=True)
     if rows:
         typer.echo(_table(rows, [str(path) for path in masks or ()]))
 
@@ -135,7 +137,8 @@ def fit(
         raise ConfigError("--label-order is of a folder of masks, and none is given", "add --masks FOLDER")
     found = fitting.fit(folder, labels, count=count, seed=seed, device=device)
     if not quiet:
-        typer.echo("\n".join(found.directions.names if found.directions is not None else ()))
+        names = () if found.directions is None else found.directions.names
+        typer.echo("\n".join(name for name in names if "/" not in name))
 
 
 def _bank(method: Any, folder: Path, masks: Path, count: int, order: str | None) -> Any:
