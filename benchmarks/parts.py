@@ -20,7 +20,7 @@ from pellucid.semantic_vae.editing import Operation
 from pellucid.semantic_vae.losses import SemanticVAELoss
 from pellucid.semantic_vae.model import PRESETS, Posterior, SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
-from pellucid.semantic_vae.procedural import procedural_masks
+from pellucid.semantic_vae.procedural.masks import procedural_masks
 
 FASTER = 1.5
 TICK = 0.15  # CPU-seconds

@@ -145,8 +145,8 @@ def make_captioned(root: Path) -> None:
 
 def make_mask(path: Path, seed: int = 0) -> None:
     """Make the face mask that a page names, or the folder of two."""
-    from pellucid.semantic_vae.mask_files import write_mask
-    from pellucid.semantic_vae.procedural import procedural_masks
+    from pellucid.semantic_vae.masks.mask_files import write_mask
+    from pellucid.semantic_vae.procedural.masks import procedural_masks
 
     if path.suffix == "":
         make_mask(path / "one.png", seed)

@@ -66,7 +66,7 @@ METHODS: dict[str, Method] = {
 }
 
 # What a room trains beside its own method: a recipe's ``method`` -> the module with Recipe, build, step and the rest.
-TRAININGS: dict[str, str] = {"spade": "pellucid.semantic_vae.spade_train"}
+TRAININGS: dict[str, str] = {"spade": "pellucid.semantic_vae.faces.spade_train"}
 
 
 def tasks() -> tuple[str, ...]:

@@ -17,16 +17,16 @@ from PIL import Image
 
 from pellucid.io import batch
 from pellucid.layers import LayerStack
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ as HQ
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.directions import Direction, Directions
+from pellucid.semantic_vae.faces.sean import SEANGenerator
+from pellucid.semantic_vae.faces.spade import FaceNetworkConfig, SPADEGenerator
 from pellucid.semantic_vae.fitting import Editing
-from pellucid.semantic_vae.mask_files import read_mask, write_mask
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ as HQ
+from pellucid.semantic_vae.masks.classes import ClassSet
+from pellucid.semantic_vae.masks.mask_files import read_mask, write_mask
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
 from pellucid.semantic_vae.priors import fit_priors
-from pellucid.semantic_vae.sean import SEANGenerator
-from pellucid.semantic_vae.spade import FaceNetworkConfig, SPADEGenerator
 
 SIDE = 48
 SIX = ClassSet("six", ("background", "skin", "hair", "nose", "mouth", "eyes"))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.attributes import ATTRIBUTES, measure
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 
 SIDE, UNIT = 200, 136.0  # twice the 68 pixels from the eyes at 92 to the chin at 160
 

@@ -7,8 +7,8 @@ import torch
 
 from pellucid.errors import ConfigError
 from pellucid.semantic_vae.augment import Augmented, Plan, augment, class_shares, overlap, pixel_worth
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.editing import Operation
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
 
 from .test_pipeline import face, make, one_thread  # noqa: F401

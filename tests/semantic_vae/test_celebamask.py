@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.celebamask import IMAGES_FOLDER, PARTS_FOLDER, find_masks, load
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.mask_files import write_mask
+from pellucid.semantic_vae.masks.celebamask import IMAGES_FOLDER, PARTS_FOLDER, find_masks, load
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.mask_files import write_mask
 
 from .drawn_face import drawn_face
 from .test_label_orders import written_in

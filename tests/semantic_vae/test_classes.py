@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet, class_set, present_ids
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet, class_set, present_ids
 
 from .drawn_face import drawn_face
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae import data
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.data import MaskBank, MaskBatches, count_pixels, ellipses, open_bank, procedural_bank
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 
 THREE = ClassSet("three", ("background", "left", "right"), mirror=((1, 2),))
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.semantic_vae.attributes import measure
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.direction_fit import fit_directions
 from pellucid.semantic_vae.directions import Direction, Directions
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.responses import CodedMasks, Response
 
 SIDE, LATENT, COUNT = 96, 8, 240

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import (
     Codes,
     Operation,
@@ -24,6 +23,7 @@ from pellucid.semantic_vae.editing import (
     stray_guard,
     undo,
 )
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 
 HQ = CELEBAMASK_HQ
 LATENT = 16

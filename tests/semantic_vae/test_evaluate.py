@@ -11,9 +11,9 @@ from PIL import Image
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae import data
 from pellucid.semantic_vae import evaluate as module
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.evaluate import MaskSet, evaluate, is_drawn, measure, read_set, reconstructions
-from pellucid.semantic_vae.fasseg import FASSEG
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.fasseg import FASSEG
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
 

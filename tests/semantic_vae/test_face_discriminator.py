@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.face_discriminator import MultiscaleDiscriminator
+from pellucid.semantic_vae.faces.face_discriminator import MultiscaleDiscriminator
 
 REFERENCE = Path(__file__).parent / "reference"
 

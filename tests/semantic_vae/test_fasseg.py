@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.fasseg import FASSEG, from_fasseg, read_fasseg, to_fasseg
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.fasseg import FASSEG, from_fasseg, read_fasseg, to_fasseg
 
 ID = {name: index for index, name in enumerate(CELEBAMASK_HQ.names)}
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import save_pretrained
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.directions import Direction, Directions
 from pellucid.semantic_vae.fitting import DOCUMENT, TENSORS, fit, load_editing, save_editing
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 
 CONFIG = SemanticVAEConfig(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.label_geometry import resize_labels, square
+from pellucid.semantic_vae.masks.label_geometry import resize_labels, square
 
 
 def test_half_size_takes_the_odd_rows_and_columns() -> None:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.label_orders import ORDERS, find_order, guess, rank, remap, sides_look_swapped
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.label_orders import ORDERS, find_order, guess, rank, remap, sides_look_swapped
 
 from .drawn_face import drawn_face
 

@@ -12,8 +12,8 @@ from PIL import Image
 from pellucid.errors import ConfigError, FormatError, InputError, PellucidError
 from pellucid.io.image import load_image
 from pellucid.layers.stack import Layer, LayerStack
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.mask_files import Mask, as_stack, read_mask, write_mask
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.mask_files import Mask, as_stack, read_mask, write_mask
 
 from .drawn_face import drawn_face
 from .test_label_orders import written_in

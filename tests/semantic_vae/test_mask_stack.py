@@ -8,8 +8,8 @@ import torch
 
 from pellucid.errors import InputError
 from pellucid.layers.stack import Layer, LayerStack, Meta
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.mask_stack import as_stack, from_stack
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.mask_stack import as_stack, from_stack
 
 from .drawn_face import drawn_face
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError, WeightsError
-from pellucid.semantic_vae.classes import ClassSet
-from pellucid.semantic_vae.generators import Generator, complete_style, open_generator
-from pellucid.semantic_vae.network_generators import SEANRenderer, SPADERenderer, config_of
-from pellucid.semantic_vae.sean import SEANGenerator
-from pellucid.semantic_vae.spade import FaceNetworkConfig, SPADEGenerator
-from pellucid.semantic_vae.style_codes import StyleCodes, save_codes
+from pellucid.semantic_vae.faces.generators import Generator, complete_style, open_generator
+from pellucid.semantic_vae.faces.network_generators import SEANRenderer, SPADERenderer, config_of
+from pellucid.semantic_vae.faces.sean import SEANGenerator
+from pellucid.semantic_vae.faces.spade import FaceNetworkConfig, SPADEGenerator
+from pellucid.semantic_vae.faces.style_codes import StyleCodes, save_codes
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 from .seeded_weights import seeded_weights
 from .test_spade import small_labels

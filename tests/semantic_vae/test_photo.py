@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.errors import DependencyError, WeightsError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.label_orders import ORDERS
-from pellucid.semantic_vae.photo import FaceParser, map_classes
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.label_orders import ORDERS
+from pellucid.semantic_vae.masks.photo import FaceParser, map_classes
 
 from .drawn_face import drawn_face
 

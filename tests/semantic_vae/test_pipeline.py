@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError, WeightsError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import Operation, dilated, history_from_json, keep_unedited
 from pellucid.semantic_vae.fitting import Editing
-from pellucid.semantic_vae.mask_files import Mask, from_stack
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.mask_files import Mask, from_stack
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
 from pellucid.semantic_vae.priors import fit_priors

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.generators import Generator, open_generator
-from pellucid.semantic_vae.preview import PreviewRenderer
-from pellucid.semantic_vae.preview_roles import Role, roles_of
-from pellucid.semantic_vae.preview_style import PreviewStyle
+from pellucid.semantic_vae.faces.generators import Generator, open_generator
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.preview.renderer import PreviewRenderer
+from pellucid.semantic_vae.preview.roles import Role, roles_of
+from pellucid.semantic_vae.preview.style import PreviewStyle
 
 HQ = CELEBAMASK_HQ
 SIDE = 96

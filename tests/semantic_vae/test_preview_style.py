@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.preview_style import PreviewStyle, mixed, oklch, random_style, style_from
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.preview.style import PreviewStyle, mixed, oklch, random_style, style_from
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError, WeightsError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import Codes, Operation, apply
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.priors import Priors, fit_priors, generate_all
 
 PARTS = (1, 2, 3)

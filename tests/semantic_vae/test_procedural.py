@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pellucid.device import cpu_generator
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.procedural import draw_masks, procedural_masks
-from pellucid.semantic_vae.procedural_parameters import (
+from pellucid.semantic_vae.procedural.masks import draw_masks, procedural_masks
+from pellucid.semantic_vae.procedural.parameters import (
     BALD,
     BEANIE,
     LONG,

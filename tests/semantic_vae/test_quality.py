@@ -6,11 +6,11 @@ from skimage.measure import label as pieces_of
 from torch import Tensor
 
 from pellucid.errors import InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ
-from pellucid.semantic_vae.label_statistics import pieces, shapes, touching, wasserstein
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ
+from pellucid.semantic_vae.masks.label_statistics import pieces, shapes, touching, wasserstein
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
-from pellucid.semantic_vae.procedural import procedural_masks
+from pellucid.semantic_vae.procedural.masks import procedural_masks
 from pellucid.semantic_vae.quality import (
     adjacency_violations,
     diversity,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.semantic_vae.network_generators import build_network
-from pellucid.semantic_vae.sean import ACE, SEANGenerator, StyleEncoder, draw_noise
-from pellucid.semantic_vae.spade import FaceNetworkConfig, MaskPyramid, one_hot
+from pellucid.semantic_vae.faces.network_generators import build_network
+from pellucid.semantic_vae.faces.sean import ACE, SEANGenerator, StyleEncoder, draw_noise
+from pellucid.semantic_vae.faces.spade import FaceNetworkConfig, MaskPyramid, one_hot
 
 from .seeded_weights import seeded_noise, seeded_weights
 from .test_spade import small_labels

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.network_generators import build_network
-from pellucid.semantic_vae.spade import (
+from pellucid.semantic_vae.faces.network_generators import build_network
+from pellucid.semantic_vae.faces.spade import (
     SPADE,
     FaceNetworkConfig,
     MaskPyramid,

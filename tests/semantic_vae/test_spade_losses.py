@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.spade_losses import (
+from pellucid.semantic_vae.faces.spade_losses import (
     FaceLoss,
     feature_matching_loss,
     hinge_discriminator_loss,

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.face_pairs import FaceBatches, PairBank, drawn_pairs
-from pellucid.semantic_vae.generators import open_generator
-from pellucid.semantic_vae.network_generators import SEANRenderer
-from pellucid.semantic_vae.spade_recipe import Recipe
+from pellucid.semantic_vae.faces.face_pairs import FaceBatches, PairBank, drawn_pairs
+from pellucid.semantic_vae.faces.generators import open_generator
+from pellucid.semantic_vae.faces.network_generators import SEANRenderer
+from pellucid.semantic_vae.faces.spade_recipe import Recipe
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.train.config import check_recipe, open_recipe
 from pellucid.train.loop import run
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pellucid.errors import InputError, WeightsError
-from pellucid.semantic_vae.classes import ClassSet
-from pellucid.semantic_vae.style_codes import StyleCodes, complete_codes, load_codes, mean_codes, save_codes
+from pellucid.semantic_vae.faces.style_codes import StyleCodes, complete_codes, load_codes, mean_codes, save_codes
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 CLASSES = ClassSet("five", ("background", "skin", "left", "right", "hat"), mirror=((2, 3),))
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.directions import Direction
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ
 from pellucid.semantic_vae.target import reach
 
 SIDE, UNIT = 200, 136.0

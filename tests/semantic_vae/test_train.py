@@ -13,7 +13,7 @@ from torch import Tensor
 from pellucid.errors import ConfigError, InputError
 from pellucid.hub.pretrained import load_config, load_state, read_document
 from pellucid.semantic_vae import train
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.model import PRESETS, TABLE_1, SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.recipe import Recipe
 from pellucid.train.config import check_recipe, dump_toml, load_recipe

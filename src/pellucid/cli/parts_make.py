@@ -197,7 +197,7 @@ def augment(
                 yield name, labels
                 advance()
 
-    write = desk.source.method.module("mask_files").write_mask
+    write = desk.source.method.module("masks.mask_files").write_mask
     with (out / JOURNAL).open("w", encoding="utf-8") as journal:
         for new in room.augment(desk.pipe, sources(), plan):
             write(new.labels, out / f"{new.name}.png", desk.classes, overwrite=overwrite)

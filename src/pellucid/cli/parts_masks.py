@@ -80,12 +80,12 @@ class Desk:
             source.model, device=source.device, offline=source.offline
         )
         self.classes: Any = self.pipe.classes
-        self._files = source.method.module("mask_files")
-        self._sets = source.method.module("celebamask")
+        self._files = source.method.module("masks.mask_files")
+        self._sets = source.method.module("masks.celebamask")
         self._foreign = self._matched()
         self._parser: Any = None
         if source.photos:
-            self._parser = source.method.module("photo").FaceParser(
+            self._parser = source.method.module("masks.photo").FaceParser(
                 source.parser, source.order, self.classes, device=source.device
             )
         self._style: Any = None
@@ -185,7 +185,7 @@ class Desk:
             return None
         import torch
 
-        foreign = self.source.method.module("classes").ClassSet.load(self.source.class_set)
+        foreign = self.source.method.module("masks.classes").ClassSet.load(self.source.class_set)
         if lacking := [name for name in foreign.names if name not in self.classes.names]:
             raise ConfigError(
                 f"class set {self.source.class_set}: {', '.join(lacking[:6])} {'is' if len(lacking) == 1 else 'are'} "
@@ -265,7 +265,7 @@ def _faces(path: Path, source: Source) -> list[Path]:
     if not path.is_dir() and (path.suffix or not path.parent.is_dir()):
         return []
     classes = _classes_of(source)
-    split_name = source.method.module("part_files").split_name
+    split_name = source.method.module("masks.part_files").split_name
     if path.is_dir():
         named = [split_name(one.stem, classes) for one in sorted(path.iterdir()) if one.suffix.casefold() == ".png"]
         if not named or None in named:
@@ -288,7 +288,7 @@ def _classes_of(source: Source) -> Any:
             source.model, room=source.method.name, default=room.DEFAULT_WEIGHTS, offline=source.offline
         )
         own = folder / room.CLASSES
-    known = source.method.module("classes")
+    known = source.method.module("masks.classes")
     return known.ClassSet.load(own) if own.is_file() else known.CELEBAMASK_HQ
 
 
@@ -351,7 +351,7 @@ def save_labels(
     if target.suffix.lower() in _LAYERED:
         stack.save(target, overwrite=overwrite or is_empty(target))
         return
-    files = desk.source.method.module("mask_files")
+    files = desk.source.method.module("masks.mask_files")
     labels = files.from_stack(stack, desk.classes)
     files.write_mask(labels, target, desk.classes, overwrite=overwrite or is_empty(target))
 

@@ -359,9 +359,7 @@ def _from_hub(name: str, *, offline: bool, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        path = snapshot_download(
-            name, revision=revision, local_files_only=offline, allow_patterns=[CARD, *_KEPT_WITH]
-        )
+        path = snapshot_download(name, revision=revision, local_files_only=offline, allow_patterns=[CARD, *_KEPT_WITH])
     except LocalEntryNotFoundError as error:
         if offline:
             where = "no such folder, none in the hub's cache, and the hub is not asked when offline"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 _TRIM = 0.02  # share of a part's pixels beyond each of its ends
 _TRIM_FACE = 0.005  # the same for the whole face, whose ends are round and blunt

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.editing import DRAWING, Codes, Kind, Operation
+from pellucid.semantic_vae.masks.classes import ClassSet
 from pellucid.semantic_vae.pipeline import RADIUS, FacePartsPipeline
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pellucid.hub.cards import Figure, model_card
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 CITATION = (
     "Tomaso Fontanini, Claudio Ferrari, Massimo Bertozzi, Andrea Prati: Automatic Generation of Semantic Parts for "

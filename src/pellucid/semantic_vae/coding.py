@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import InputError, WeightsError
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.editing import Codes, stray_guard
-from pellucid.semantic_vae.label_geometry import Frame, resize_labels, square
+from pellucid.semantic_vae.masks.classes import ClassSet
+from pellucid.semantic_vae.masks.label_geometry import Frame, resize_labels, square
 from pellucid.semantic_vae.model import SemanticVAE
 
 log = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
 from pellucid.io.files import atomic_path
-from pellucid.semantic_vae.celebamask import find_masks, load
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
-from pellucid.semantic_vae.label_geometry import resize_labels, square
-from pellucid.semantic_vae.procedural import draw_masks
-from pellucid.semantic_vae.procedural_parameters import FaceParameters, parameters_of
+from pellucid.semantic_vae.masks.celebamask import find_masks, load
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.label_geometry import resize_labels, square
+from pellucid.semantic_vae.procedural.masks import draw_masks
+from pellucid.semantic_vae.procedural.parameters import FaceParameters, parameters_of
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def cache_folder() -> Path:
 
 def drawing_digest() -> str:
     """Twelve hexadecimal digits that change with the code that draws masks."""
-    files = sorted(Path(__file__).parent.glob("procedural*.py"))
+    files = sorted((Path(__file__).parent / "procedural").glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.semantic_vae.attributes import ATTRIBUTES, Attribute
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.directions import LEAST_R2, Direction, Directions, holds
+from pellucid.semantic_vae.masks.classes import ClassSet
 from pellucid.semantic_vae.responses import CodedMasks, Decode, probe, respond
 
 log = logging.getLogger(__name__)

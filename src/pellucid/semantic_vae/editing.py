@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.masks.classes import ClassSet
 from pellucid.semantic_vae.operations import (
     DRAWING,
     KINDS,

@@ -18,11 +18,11 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
 from pellucid.metrics.segmentation import SegmentationScores
-from pellucid.semantic_vae.celebamask import find_masks, load
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.data import FRESH_SEED, PROCEDURAL, procedural_bank
-from pellucid.semantic_vae.fasseg import FASSEG, from_fasseg, read_fasseg, to_fasseg
-from pellucid.semantic_vae.label_geometry import resize_labels, square
+from pellucid.semantic_vae.masks.celebamask import find_masks, load
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.fasseg import FASSEG, from_fasseg, read_fasseg, to_fasseg
+from pellucid.semantic_vae.masks.label_geometry import resize_labels, square
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
 
 log = logging.getLogger(__name__)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.editing import Kind, Operation
-from pellucid.semantic_vae.generators import Generator
+from pellucid.semantic_vae.faces.generators import Generator
 from pellucid.semantic_vae.look import Look
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.pipeline import FacePartsPipeline
-from pellucid.semantic_vae.procedural import procedural_masks
+from pellucid.semantic_vae.procedural.masks import procedural_masks
 
 EDITED = ("hair", "nose", "mouth_group", "brows", "eyes", "skin")  # Fig. 3, and in turn Fig. 6
 MIXED = ("hair", "nose", "eyes", "mouth_group", "skin")  # Fig. 5

@@ -22,9 +22,9 @@ from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import load_config, load_state, weights_id
 from pellucid.io.files import atomic_path
 from pellucid.semantic_vae.attributes import measure
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.direction_fit import fit_directions
 from pellucid.semantic_vae.directions import Directions
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.responses import CodedMasks
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def fit(
 
 
 def _drawn(classes: ClassSet, count: int, seed: int, size: int) -> Tensor:
-    from pellucid.semantic_vae.procedural import procedural_masks
+    from pellucid.semantic_vae.procedural.masks import procedural_masks
 
     if classes.fingerprint() != CELEBAMASK_HQ.fingerprint():
         raise ConfigError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.io.image import as_stack
-from pellucid.semantic_vae.generators import Generator, complete_style
+from pellucid.semantic_vae.faces.generators import Generator, complete_style
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from pellucid.device import generator_of, resolve_device, resolve_dtype
 from pellucid.errors import ConfigError
 from pellucid.hub.pretrained import load_config, load_state, resolve_weights, save_pretrained, weights_id
 from pellucid.layers import LayerStack
-from pellucid.semantic_vae.classes import CELEBAMASK_HQ, ClassSet
 from pellucid.semantic_vae.coding import MaskCoder, SeenMask
 from pellucid.semantic_vae.editing import (
     DRAWING,
@@ -28,11 +27,12 @@ from pellucid.semantic_vae.editing import (
     presence,
     seeded,
 )
+from pellucid.semantic_vae.faces.generators import Generator, open_generator
 from pellucid.semantic_vae.fitting import Editing, load_editing, save_editing
-from pellucid.semantic_vae.generators import Generator, open_generator
-from pellucid.semantic_vae.label_geometry import resize_labels
 from pellucid.semantic_vae.look import Look
-from pellucid.semantic_vae.mask_files import Mask, as_stack, read_mask
+from pellucid.semantic_vae.masks.classes import CELEBAMASK_HQ, ClassSet
+from pellucid.semantic_vae.masks.label_geometry import resize_labels
+from pellucid.semantic_vae.masks.mask_files import Mask, as_stack, read_mask
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig
 from pellucid.semantic_vae.operations import Asked, as_history
 from pellucid.semantic_vae.priors import generate_all

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pellucid.device import generator_of
 from pellucid.errors import InputError
-from pellucid.semantic_vae.classes import ClassSet
-from pellucid.semantic_vae.label_statistics import pieces, present, shapes, touching, wasserstein
+from pellucid.semantic_vae.masks.classes import ClassSet
+from pellucid.semantic_vae.masks.label_statistics import pieces, present, shapes, touching, wasserstein
 from pellucid.semantic_vae.operations import Kind, Operation
 from pellucid.semantic_vae.realism import LEAST_MASKS, real_or_edited
 from pellucid.semantic_vae.unedited import dilated

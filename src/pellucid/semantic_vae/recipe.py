@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, create_model, field_validator
 
 from pellucid.errors import ConfigError
-from pellucid.semantic_vae.classes import ClassSet, class_set
 from pellucid.semantic_vae.losses import KL_WEIGHT, Weights
+from pellucid.semantic_vae.masks.classes import ClassSet, class_set
 from pellucid.semantic_vae.model import PRESETS, TABLE_1, SemanticVAEConfig, table_1_config
 from pellucid.train.config import Recipe as BaseRecipe
 from pellucid.train.config import Section, section_of

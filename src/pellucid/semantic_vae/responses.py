@@ -9,7 +9,7 @@ from torch import Tensor
 from pellucid.device import generator_of
 from pellucid.errors import InputError
 from pellucid.semantic_vae.attributes import measure
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 Decode = Callable[[Tensor, Tensor], Tensor]  # z (B, P, L), present (B, P) -> label maps (B, S, S)
 

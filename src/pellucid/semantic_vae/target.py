@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.attributes import measure
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.directions import Direction
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 MAX_DECODES = 8
 _REACH = 6.0  # standard deviations beyond which no code was ever seen

@@ -18,9 +18,9 @@ from pellucid.device import generator_of
 from pellucid.hub.pretrained import save_pretrained
 from pellucid.metrics.segmentation import SegmentationScores
 from pellucid.semantic_vae.card import Training, write_card
-from pellucid.semantic_vae.classes import ClassSet
 from pellucid.semantic_vae.data import ELLIPSES, HELD_OUT_SEED, PROCEDURAL, MaskBank, MaskBatches, open_bank
 from pellucid.semantic_vae.losses import COLLAPSED, SemanticVAELoss, class_weights, collapsed, kl_per_class
+from pellucid.semantic_vae.masks.classes import ClassSet
 from pellucid.semantic_vae.model import SemanticVAE, SemanticVAEConfig, open_gates
 from pellucid.semantic_vae.recipe import DataSection, LossSection, Recipe
 from pellucid.train.state import Accelerator, TrainState, clip

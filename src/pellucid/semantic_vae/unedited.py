@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.semantic_vae.classes import ClassSet
+from pellucid.semantic_vae.masks.classes import ClassSet
 
 
 def allowed_classes(present: Tensor, classes: ClassSet) -> Tensor:
