@@ -38,7 +38,8 @@ _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # in mean variances of a code's numbers
 _SHARES = (0.7, 0.15)  # of the masks: to regress on, to choose and calibrate on; the rest tests
 _LEAST_MASKS = 100
 _TRIED = 12  # masks on which the candidates for a direction are compared
-_LEAK = 0.3  # what a candidate loses for changing the other attributes of its parts as much as its own
+_LEAK = 0.3  # what a candidate loses for changing three other attributes as much as its own
+_STIFF = 0.1  # a way three times as long may be worth it when it changes nothing else
 _FAINT = 0.05  # a slope that cannot be made one by going farther
 
 
@@ -79,15 +80,14 @@ def fit_directions(
     slopes: dict[tuple[int, ...], dict[str, Tensor]] = {}
     for name, found in regressions.items():
         siblings = [one for one in regressions.values() if one.rows == found.rows and one.r2 > LEAST_R2]
-        near = [one.name for one in siblings]
         candidates: list[Tensor] = []
         if found.r2 > LEAST_R2:
             if found.rows not in slopes:
                 there = thirds[1].take(thirds[1].present[:, found.rows].all(1))
                 root = _root(found.spread)
-                slopes[found.rows] = probe(there, found.rows, root, decode, classes, near, seed=seed)
-            candidates = _candidates(found, siblings, slopes[found.rows])
-        entries[name] = _direction(found, candidates, near, spreads, classes, decode, thirds[1:], tested)
+                slopes[found.rows] = probe(there, found.rows, root, decode, classes, spreads, seed=seed)
+            candidates = _candidates(found, siblings, slopes[found.rows], spreads)
+        entries[name] = _direction(found, candidates, spreads, classes, decode, thirds[1:], tested)
         log.info("%s: %s", name, _told(entries[name]))
     for part, name in zip(classes.parts, classes.part_names, strict=True):
         row = classes.parts.index(part)
@@ -158,35 +158,34 @@ def _r2(found: Tensor, wanted: Tensor) -> float:
     return float(1 - (found - wanted).square().sum() / (wanted - wanted.mean()).square().sum().clamp(min=1e-12))
 
 
-def _candidates(one: _Regression, siblings: Sequence[_Regression], slopes: Mapping[str, Tensor]) -> list[Tensor]:
+def _candidates(
+    one: _Regression, siblings: Sequence[_Regression], slopes: Mapping[str, Tensor], spreads: Mapping[str, float]
+) -> list[Tensor]:
     """Directions along which the attribute should grow by 1, ``(rows, L)`` each.
 
     Args:
         one: the attribute's regression.
         siblings: those of all attributes of the same parts that can be told from the codes, itself among them.
-        slopes: of these attributes in the decoded masks, see `probe`.
+        slopes: of all attributes in the decoded masks, see `probe`.
+        spreads: standard deviations of all attributes.
     """
     along = one.spread @ one.weight
     found = [one.weight / one.weight.square().sum(), along / (one.weight @ along)]
-    asked = torch.tensor([float(other is one) for other in siblings], dtype=torch.float64)
     if len(siblings) > 1:
         weights = torch.stack([other.weight for other in siblings])  # (A, D)
-        found.append(one.spread @ _apart(weights, one.spread, asked))
-    root = _root(one.spread)
-    slope = slopes[one.name]
-    found.append(root @ slope / slope.square().sum().clamp(min=1e-12))
-    if len(siblings) > 1:
-        weights = torch.stack([slopes[other.name] for other in siblings])
-        found.append(root @ _apart(weights, torch.eye(len(root), dtype=torch.float64), asked))
+        asked = torch.tensor([float(other is one) for other in siblings], dtype=torch.float64)
+        gram = weights @ one.spread @ weights.T
+        # Of two attributes that are nearly one, neither can be moved alone.
+        gram = gram + torch.diag(1e-2 * gram.diagonal())
+        found.append(one.spread @ weights.T @ torch.linalg.solve(gram, asked))
+    root, slope = _root(one.spread), slopes[one.name]
+    others = [slopes[name] / spread for name, spread in spreads.items() if name != one.name and spread > 0]
+    leaks = torch.stack([torch.zeros_like(slope), *others])  # (A, D)
+    # Short, and with little change of the others: both in standard deviations, so that the two can be added up.
+    cost = _STIFF * (slope / one.std).square().sum() * torch.eye(len(root), dtype=torch.float64) + leaks.T @ leaks
+    for way in (slope, torch.linalg.solve(cost, slope) if float(slope.square().sum()) > 0 else slope):
+        found.append(root @ way / (slope @ way).clamp(min=1e-12))
     return [direction.view(len(one.rows), -1).float() for direction in found]
-
-
-def _apart(weights: Tensor, spread: Tensor, asked: Tensor) -> Tensor:
-    """The shortest v with weights @ spread @ v = asked, nearly: ``(A, D), (D, D), (A,) -> (D,)``."""
-    gram = weights @ spread @ weights.T
-    # Of two attributes that are nearly one, neither can be moved alone.
-    gram = gram + torch.diag(1e-2 * gram.diagonal() + 1e-12)
-    return weights.T @ torch.linalg.solve(gram, asked)
 
 
 def _root(spread: Tensor) -> Tensor:
@@ -197,7 +196,6 @@ def _root(spread: Tensor) -> Tensor:
 def _direction(
     found: _Regression,
     candidates: Sequence[Tensor],
-    siblings: Sequence[str],
     spreads: Mapping[str, float],
     classes: ClassSet,
     decode: Decode,
@@ -213,8 +211,7 @@ def _direction(
     leakage: dict[str, float] = {}
     if candidates:
         amounts = torch.tensor(STEPS) * found.std
-        near = {other: spreads[other] for other in siblings}
-        offset = _calibrated(name, candidates, choose, found, near, amounts, decode, classes)
+        offset = _calibrated(name, candidates, choose, found, spreads, amounts, decode, classes)
         response = respond(test, found.rows, offset, amounts, decode, classes, spreads)
         figures |= {"slope": response.slope(name), "monotone": response.monotone(name)}
         asked = STEPS[-1] - STEPS[0]
@@ -248,7 +245,7 @@ def _calibrated(
 ) -> Tensor:
     """The candidate that the decoder follows best, in units that it achieves."""
     few = _first(masks, _TRIED)
-    others = [one for one in spreads if one != name]
+    others = [one for one in spreads if one != name and spreads[one] > 0]
     scores: list[float] = []
     for offset in candidates:
         one = respond(few, found.rows, offset, amounts[::2], decode, classes, [name, *others])
@@ -256,8 +253,9 @@ def _calibrated(
         if not _FAINT < one.slope(name) < 1 / _FAINT:
             scores.append(-1.0)
             continue
-        leaks = [abs(one.change(other) / spreads[other] / rise) for other in others] if rise > 0 else [1.0]
-        scores.append(one.monotone(name) - _LEAK * min(1.0, sum(leaks) / max(1, len(leaks))))
+        leaks = [abs(one.change(other)) / spreads[other] / rise for other in others] if rise > 0 else [1.0]
+        worst = sorted(leaks)[-3:]
+        scores.append(one.monotone(name) - _LEAK * min(1.0, sum(worst) / max(1, len(worst))))
     offset = candidates[max(range(len(candidates)), key=lambda index: scores[index])]
     for _ in range(2):  # the slope of a longer or shorter way is another one
         slope = respond(masks, found.rows, offset, amounts[::2], decode, classes, [name]).slope(name)
