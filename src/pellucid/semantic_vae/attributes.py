@@ -9,7 +9,6 @@ part are where 2 % of its pixels remain on either side, stretched to what they w
 pixels of a class therefore move nothing, and a rectangle measures exactly its sides.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,11 +18,11 @@ from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.semantic_vae.masks.classes import ClassSet
+from pellucid.semantic_vae.masks.profiles import blur, cover, ends, gradient, hull, mean_position, position, window
 
 _TRIM = 0.02  # share of a part's pixels beyond each of its ends
 _TRIM_FACE = 0.005  # the same for the whole face, whose ends are round and blunt
 _CHUNK = 64  # masks measured at once, which bounds the memory
-_HULL_ANGLES = 64
 _FINE, _TREND, _NEAR = 1 / 256, 1 / 52, 1 / 32  # blur of the outline, of its trend, and of the hair near it, in sides
 
 _LEAST_HAIR = 0.02  # share of the picture; less hair has no outline to speak of
@@ -134,7 +133,7 @@ class _Face:
         self._columns: dict[str, Tensor] = {}
         self._moments: dict[str, Tensor] = {}
         self.eye_line = self._eye_line()
-        self.chin = _ends(self.rows(*_FACE), _TRIM_FACE)[1]
+        self.chin = ends(self.rows(*_FACE), _TRIM_FACE)[1]
         unit = 2 * (self.chin - self.eye_line)  # (N,) pixels in a face height
         self.unit = torch.where(unit > 0.1 * self.height, unit, torch.nan)
 
@@ -178,20 +177,20 @@ class _Face:
 
     def row_of(self, *names: str) -> Tensor:
         """Mean row of the classes ``(N,)``, NaN where they are absent."""
-        return _mean_position(self.rows(*names))
+        return mean_position(self.rows(*names))
 
     def column_of(self, *names: str) -> Tensor:
-        return _mean_position(self.columns(*names))
+        return mean_position(self.columns(*names))
 
     def row_within(self, low: Tensor, high: Tensor, *names: str) -> Tensor:
         """Mean row of the classes' pixels between two columns ``(N,)``."""
-        cover = _cover(low, high, self.width)
-        return (self.moments(*names) * cover).sum(1) / (self.columns(*names) * cover).sum(1)
+        share = cover(low, high, self.width)
+        return (self.moments(*names) * share).sum(1) / (self.columns(*names) * share).sum(1)
 
     def thickness(self, low: Tensor, high: Tensor, *names: str) -> Tensor:
         """Mean number of the classes' pixels in a column, between two columns ``(N,)``."""
-        cover = _cover(low, high, self.width)
-        return (self.columns(*names) * cover).sum(1) / cover.sum(1)
+        share = cover(low, high, self.width)
+        return (self.columns(*names) * share).sum(1) / share.sum(1)
 
     # The face
 
@@ -200,14 +199,14 @@ class _Face:
         sides = torch.stack([self.row_of(name) for name in _EYES])
         line = torch.nanmean(sides, 0)
         line = torch.where(line.isnan(), self.row_of("eye_g"), line)
-        return torch.where(line.isnan(), _ends(self.rows("nose"), _TRIM)[0], line)
+        return torch.where(line.isnan(), ends(self.rows("nose"), _TRIM)[0], line)
 
     def _row_length(self, *names: str) -> Tensor:
-        low, high = _ends(self.rows(*names), _TRIM)
+        low, high = ends(self.rows(*names), _TRIM)
         return high - low
 
     def _column_length(self, *names: str) -> Tensor:
-        low, high = _ends(self.columns(*names), _TRIM)
+        low, high = ends(self.columns(*names), _TRIM)
         return high - low
 
     def _nose_length(self) -> Tensor:
@@ -219,7 +218,7 @@ class _Face:
     # The mouth: windows are shares of its width
 
     def _mouth_ends(self) -> tuple[Tensor, Tensor]:
-        low, high = _ends(self.columns(*_LIPS), _TRIM)
+        low, high = ends(self.columns(*_LIPS), _TRIM)
         has_lips = self.area("u_lip", "l_lip") > 0
         return torch.where(has_lips, low, torch.nan), torch.where(has_lips, high, torch.nan)
 
@@ -228,22 +227,22 @@ class _Face:
         return (high - low) / self.unit
 
     def _mouth_openness(self) -> Tensor:
-        low, high = _window(*self._mouth_ends(), 1 / 3, 2 / 3)
+        low, high = window(*self._mouth_ends(), 1 / 3, 2 / 3)
         return self.thickness(low, high, "mouth") / self.unit
 
     def _lip_thickness(self) -> Tensor:
-        low, high = _window(*self._mouth_ends(), 1 / 3, 2 / 3)
+        low, high = window(*self._mouth_ends(), 1 / 3, 2 / 3)
         return self.thickness(low, high, "u_lip", "l_lip") / self.unit
 
     def _smile(self) -> Tensor:
         # The middle lies between the lips, or in the middle of the opening.
-        ends = self._mouth_ends()
-        middle = _window(*ends, 0.4, 0.6)
+        corner = self._mouth_ends()
+        middle = window(*corner, 0.4, 0.6)
         edges = [
             self.row_within(*middle, name) + sign * self.thickness(*middle, name) / 2
             for name, sign in (("u_lip", 1), ("l_lip", -1))
         ]
-        corners = [self.row_within(*_window(*ends, *share), *_LIPS) for share in ((0.0, 0.08), (0.92, 1.0))]
+        corners = [self.row_within(*window(*corner, *share), *_LIPS) for share in ((0.0, 0.08), (0.92, 1.0))]
         return (torch.nanmean(torch.stack(edges), 0) - torch.nanmean(torch.stack(corners), 0)) / self.unit
 
     # Eyes and brows: means over the sides that are there
@@ -251,8 +250,8 @@ class _Face:
     def _of_eyes(self, share: tuple[float, float] | None) -> Tensor:
         values: list[Tensor] = []
         for name in _EYES:
-            low, high = _ends(self.columns(name), _TRIM)
-            values.append(high - low if share is None else self.thickness(*_window(low, high, *share), name))
+            low, high = ends(self.columns(name), _TRIM)
+            values.append(high - low if share is None else self.thickness(*window(low, high, *share), name))
         return torch.nanmean(torch.stack(values), 0) / self.unit
 
     def _eye_width(self) -> Tensor:
@@ -277,9 +276,9 @@ class _Face:
     def _brow_arch(self) -> Tensor:
         sides: list[Tensor] = []
         for name in _BROWS:
-            ends = _ends(self.columns(name), _TRIM)
+            both = ends(self.columns(name), _TRIM)
             low, middle, high = (
-                self.row_within(*_window(*ends, *share), name) for share in ((0, 1 / 6), (1 / 3, 2 / 3), (5 / 6, 1))
+                self.row_within(*window(*both, *share), name) for share in ((0, 1 / 6), (1 / 3, 2 / 3), (5 / 6, 1))
             )
             sides.append((low + high) / 2 - middle)
         return torch.nanmean(torch.stack(sides), 0) / self.unit
@@ -300,14 +299,14 @@ class _Face:
     def _jaw_squareness(self) -> Tensor:
         rows = self._face_rows()
         place = self.chin - self.unit / 4
-        cover = _cover(place - 0.02 * self.unit, place + 0.02 * self.unit, self.height)
-        return (rows * cover).sum(1) / cover.sum(1) / rows.amax(1)
+        share = cover(place - 0.02 * self.unit, place + 0.02 * self.unit, self.height)
+        return (rows * share).sum(1) / share.sum(1) / rows.amax(1)
 
     def _neck_width(self) -> Tensor:
         low, high = self.chin + 0.03 * self.unit, self.chin + 0.12 * self.unit
         # Cut off by the picture's edge, a few rows still tell.
-        cover = _cover(low.clamp(max=self.height - 1), high, self.height)
-        width = (self.rows("neck") * cover).sum(1) / cover.sum(1)
+        share = cover(low.clamp(max=self.height - 1), high, self.height)
+        width = (self.rows("neck") * share).sum(1) / share.sum(1)
         return torch.where(self.area("neck") > 0, width, torch.nan) / self.unit
 
     def _ear_visibility(self) -> Tensor:
@@ -321,7 +320,7 @@ class _Face:
         return torch.where(self.area("hair") > 0, value, torch.nan)
 
     def _hair_length(self) -> Tensor:
-        return (_position(self.rows("hair"), 0.99) - self.eye_line) / self.unit
+        return (position(self.rows("hair"), 0.99) - self.eye_line) / self.unit
 
     def _hairline_height(self) -> Tensor:
         rows = torch.arange(self.height, device=self.labels.device) + 0.5
@@ -331,11 +330,11 @@ class _Face:
             face += self.mask(name)
         columns = torch.einsum("nhw,nh->nw", face, above.float())
         middle = torch.nanmean(torch.stack([self.column_of("nose"), self.column_of(*_FACE)]), 0)
-        cover = _cover(middle - 0.1 * self.unit, middle + 0.1 * self.unit, self.width)
-        return (columns * cover).sum(1) / cover.sum(1) / self.unit
+        share = cover(middle - 0.1 * self.unit, middle + 0.1 * self.unit, self.width)
+        return (columns * share).sum(1) / share.sum(1) / self.unit
 
     def _hair_volume(self) -> Tensor:
-        low, high = _hull(self.mask("skin"))  # (N, H) each
+        low, high = hull(self.mask("skin"))  # (N, H) each
         x = torch.arange(self.width, device=self.labels.device) + 0.5
         inside = (x > low[..., None]) & (x < high[..., None])  # (N, H, W)
         area = (self.mask("hair") & ~inside).sum((1, 2)).float()
@@ -349,89 +348,10 @@ class _Face:
         silhouette = (~ground).float()[:, None]  # (N, 1, H, W)
         small = max(1, self.height // 64)  # that hair is near needs no fine grid
         near = F.avg_pool2d(self.mask("hair").float()[:, None], small, ceil_mode=True)
-        near = _blur(near, self.height * _NEAR / small).repeat_interleave(small, 2).repeat_interleave(small, 3)
+        near = blur(near, self.height * _NEAR / small).repeat_interleave(small, 2).repeat_interleave(small, 3)
         near = near[:, :, : self.height, : self.width]
-        fine = _gradient(_blur(silhouette, max(0.8, self.height * _FINE)))
-        trend = _gradient(_blur(silhouette, self.height * _TREND))
+        fine = gradient(blur(silhouette, max(0.8, self.height * _FINE)))
+        trend = gradient(blur(silhouette, self.height * _TREND))
         ratio = (fine * near).sum((1, 2, 3)) / (trend * near).sum((1, 2, 3))
         enough = self.area("hair") > _LEAST_HAIR * self.height * self.width
         return torch.where(enough, ratio**2 - 1, torch.nan)
-
-
-def _mean_position(profile: Tensor) -> Tensor:
-    """Centre of mass of counts ``(N, L)``, in pixels from the border."""
-    place = torch.arange(profile.shape[1], device=profile.device) + 0.5
-    return (profile * place).sum(1) / profile.sum(1)
-
-
-def _position(profile: Tensor, share: float) -> Tensor:
-    """Where a share of the counts ``(N, L)`` lies before: ``(N,)``, NaN without counts."""
-    total = profile.sum(1)
-    sums = profile.cumsum(1)
-    wanted = total * share
-    index = torch.searchsorted(sums.contiguous(), wanted[:, None])[:, 0].clamp(max=profile.shape[1] - 1)
-    here = profile.gather(1, index[:, None])[:, 0]
-    before = sums.gather(1, index[:, None])[:, 0] - here
-    return torch.where(total > 0, index + (wanted - before) / here, torch.nan)
-
-
-def _ends(profile: Tensor, trim: float) -> tuple[Tensor, Tensor]:
-    """Both ends of the counts ``(N, L)``: the places with ``trim`` beyond, stretched by what an even spread lacks."""
-    low, high = _position(profile, trim), _position(profile, 1 - trim)
-    stretch = (high - low) * trim / (1 - 2 * trim)
-    return low - stretch, high + stretch
-
-
-def _window(low: Tensor, high: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
-    return low + (high - low) * start, low + (high - low) * end
-
-
-def _cover(low: Tensor, high: Tensor, length: int) -> Tensor:
-    """How much of each pixel lies between two places: ``(N, L)`` in [0, 1]; NaN where a place is."""
-    pixel = torch.arange(length, device=low.device, dtype=torch.float32)
-    shared = torch.minimum(pixel + 1, high[:, None]) - torch.maximum(pixel, low[:, None])
-    return shared.clamp(0, 1)
-
-
-def _hull(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Convex hull of masks ``(N, H, W)`` as the interval of columns in each row, ``(N, H)`` twice.
-
-    The hull is where no direction sees a point beyond the mask's farthest; 64 directions leave a disc 0.1 % too large.
-    """
-    _, height, width = mask.shape
-    device = mask.device
-    rows = torch.arange(height, device=device) + 0.5
-    filled = mask.any(2)
-    start = torch.where(filled, mask.byte().argmax(2).float(), torch.nan)
-    end = torch.where(filled, width - mask.flip(2).byte().argmax(2).float(), torch.nan)
-    angle = torch.arange(_HULL_ANGLES, device=device) * (2 * math.pi / _HULL_ANGLES)
-    cos, sin = angle.cos(), angle.sin()
-    cos = torch.where(cos.abs() < 1e-6, 0.0, cos)
-    x = torch.where(cos > 0, end[..., None], start[..., None])  # (N, H, K)
-    support = torch.nan_to_num(x * cos + rows[:, None] * sin, -math.inf).amax(1)  # (N, K)
-    left_over = support[:, None] - rows[:, None] * sin  # (N, H, K), what a row leaves for x * cos
-    bound = left_over / cos
-    low = torch.where(cos < 0, bound, -math.inf).amax(2)
-    high = torch.where(cos > 0, bound, math.inf).amin(2)
-    beyond = ((cos == 0) & (left_over < -1e-3)).any(2)  # above the highest point or below the lowest
-    low, high = low.masked_fill(beyond, math.inf), high.masked_fill(beyond, -math.inf)
-    empty = ~filled.any(1, keepdim=True)
-    return low.masked_fill(empty, math.inf), high.masked_fill(empty, -math.inf)
-
-
-def _blur(pictures: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of ``(N, 1, H, W)``; at the border the edge goes on."""
-    reach = max(1, round(3 * sigma))
-    place = torch.arange(-reach, reach + 1, device=pictures.device, dtype=torch.float32)
-    kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum())[None, None]
-    padded = F.pad(pictures, (reach, reach, reach, reach), mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[:, :, None]), kernel[:, :, :, None])
-
-
-def _gradient(pictures: Tensor) -> Tensor:
-    """Length of the gradient by central differences, ``(N, 1, H, W)``, zero at the border."""
-    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
-    across = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
-    down = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
-    return torch.hypot(across, down)

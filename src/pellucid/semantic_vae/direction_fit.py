@@ -37,6 +37,7 @@ STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of the attribute's standard deviation
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # in mean variances of a code's numbers
 _SHARES = (0.7, 0.15)  # of the masks: to regress on, to choose and calibrate on; the rest tests
 _LEAST_MASKS = 100
+_PUSHES = 6  # for each tested mask
 _TRIED = 12  # masks on which the candidates for a direction are compared
 _LEAK = 0.3  # what a candidate loses for changing three other attributes as much as its own
 _STIFF = 0.1  # a way three times as long may be worth it when it changes nothing else
@@ -85,7 +86,9 @@ def fit_directions(
             if found.rows not in slopes:
                 there = thirds[1].take(thirds[1].present[:, found.rows].all(1))
                 root = _root(found.spread)
-                slopes[found.rows] = probe(there, found.rows, root, decode, classes, spreads, seed=seed)
+                slopes[found.rows] = probe(
+                    there, found.rows, root, decode, classes, spreads, count=_PUSHES * tested, seed=seed
+                )
             candidates = _candidates(found, siblings, slopes[found.rows], spreads)
         entries[name] = _direction(found, candidates, spreads, classes, decode, thirds[1:], tested)
         log.info("%s: %s", name, _told(entries[name]))
