@@ -401,9 +401,9 @@ def planes_of(labels: Tensor, config: SemanticVAEConfig) -> Tensor:
 def open_gates(model: SemanticVAE) -> None:
     """Begin where codes already reach the decoder; everything not named here keeps torch's own initialisation.
 
-    With torch's, the three layers of LSTM of the preset "tiny" pass on 2 % of a change in the codes, with this 51 %; and
-    codes begin as pure noise. Together with a ``kl_warmup`` its first 500 steps end at a cross-entropy of 0.37, without
-    both at 0.59. Gates open, candidates from orthogonal matrices, means likewise, and posteriors that are narrow at first.
+    With torch's, the three layers of LSTM of the preset "tiny" pass on 2 % of a change in the codes, with this 51 %;
+    and codes begin as pure noise. Together with a ``kl_warmup`` its first 500 steps end at a cross-entropy of 0.37,
+    without both at 0.59. Gates open, candidates and means from orthogonal matrices, posteriors narrow at first.
     """
     model.encs.log_var.bias.fill_(-3.0)
     model.encs.log_var.weight.mul_(0.1)
