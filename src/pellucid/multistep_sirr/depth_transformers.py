@@ -42,7 +42,7 @@ class TransformersDepth:
             import transformers  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise DependencyError(
-                "depth provider 'transformers' needs transformers", "pip install pellucid[depth]"
+                "depth provider 'transformers' needs transformers", "pip install transformers"
             ) from error
         auto: Any = transformers.AutoModelForDepthEstimation
         try:

@@ -45,7 +45,7 @@ class ClipTextEncoder:
         try:
             import transformers  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise DependencyError("a CLIP text tower needs transformers", "pip install 'pellucid[depth]'") from error
+            raise DependencyError("a CLIP text tower needs transformers", "pip install transformers") from error
         tokeniser: Any = transformers.CLIPTokenizer
         tower: Any = transformers.CLIPTextModelWithProjection
         try:

@@ -216,7 +216,7 @@ def _open(folder: Path) -> Any:
     try:
         import transformers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise DependencyError("a face parser needs transformers", "pip install pellucid[depth]") from error
+        raise DependencyError("a face parser needs transformers", "pip install transformers") from error
     auto: Any = transformers.AutoModelForSemanticSegmentation
     try:
         model, report = auto.from_pretrained(
