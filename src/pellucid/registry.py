@@ -62,11 +62,24 @@ METHODS: dict[str, Method] = {
             evaluate="pellucid.semantic_vae.evaluate",
             summary="the parts of a face mask are made anew, moved and swapped",
         ),
+        Method(
+            name="layer_animate",
+            task="transparent-video",
+            verb="animate",
+            pipeline="pellucid.layer_animate.pipeline:TransparentVideoPipeline",
+            train="pellucid.layer_animate.train",
+            evaluate="pellucid.layer_animate.evaluate",
+            summary="words and a picture with alpha become a film with alpha",
+        ),
     )
 }
 
 # What a room trains beside its own method: a recipe's ``method`` -> the module with Recipe, build, step and the rest.
-TRAININGS: dict[str, str] = {"spade": "pellucid.semantic_vae.faces.spade_train"}
+TRAININGS: dict[str, str] = {
+    "spade": "pellucid.semantic_vae.faces.spade_train",
+    "transparency": "pellucid.layer_animate.transparency_train",
+    "still_moving": "pellucid.layer_animate.baselines.still_moving_train",
+}
 
 
 def tasks() -> tuple[str, ...]:
