@@ -208,7 +208,24 @@ def expect_state(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool
     Raises:
         WeightsError: keys are missing, extra or wrong-shaped; up to five of each are named.
     """
-    expected = module.state_dict()
+    expect_tensors(module.state_dict(), state, type(module).__name__, strict=strict, origin=origin)
+
+
+def expect_tensors(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str, *, strict: bool = True, origin: str = ""
+) -> None:
+    """Check keys and shapes as `expect_state` does, for a part of a network.
+
+    Args:
+        expected: key -> a tensor of the right shape, which may be on ``meta``.
+        state: what was read.
+        what: the network or the part, in words, for the message.
+        strict: see `load_state`.
+        origin: see `expect_state`.
+
+    Raises:
+        WeightsError: as `expect_state`.
+    """
     missing = [f"{key} {_shape(expected[key])}" for key in expected if key not in state]
     extra = [f"{key} {_shape(state[key])}" for key in state if key not in expected]
     wrong = [
@@ -222,9 +239,9 @@ def expect_state(module: nn.Module, state: Mapping[str, Tensor], *, strict: bool
         if keys
     )
     if wrong or (strict and listing):
-        raise WeightsError(f"weights{origin} do not fit {type(module).__name__}: {listing}")
+        raise WeightsError(f"weights{origin} do not fit {what}: {listing}")
     if listing:
-        log.warning("weights for %s taken in part: %s", type(module).__name__, listing)
+        log.warning("weights for %s taken in part: %s", what, listing)
 
 
 def save_pretrained(
