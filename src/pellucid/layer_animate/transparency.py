@@ -1,8 +1,8 @@
 """Latent transparency (Eqs. 1-2, as LayerDiffuse released it): RGBA pictures to latents of an ordinary VAE, and back.
 
 Names: v the picture premultiplied on mid-grey, in [-1, 1]; E the encoder of the offset; x_a the adjusted latent,
-``mean + std * offset_scale * E(alpha, padded colour)``; D the decoder of alpha and colour; D_sd* the frozen VAE's decoder.
-Latents here are **raw**, in the VAE's units: model latents divided by its scaling factor.
+``mean + std * offset_scale * E(alpha, padded colour)``; D the decoder of alpha and colour; D_sd* the decoder of the
+frozen VAE. Latents here are **raw**, in the VAE's units: model latents divided by its scaling factor.
 
 Eq. 1 and the sum "x + x_eps" of the papers are schematic: in the released code the offset takes the place of the noise
 that a VAE adds, so it counts in units of the VAE's standard deviation.
@@ -24,7 +24,7 @@ from pellucid.errors import ConfigError, InputError
 from pellucid.layers.padding import pad_rgb
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 log = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ def crop_to(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def on_grey(rgba: Tensor) -> Tensor:
-    """v, what the VAE sees: ``(N, 4, H, W)`` straight -> ``(N, 3, H, W)`` in [-1, 1], transparent pixels mid-grey (0)."""
+    """v, what the VAE sees: ``(N, 4, H, W)`` straight -> ``(N, 3, H, W)`` in [-1, 1], mid-grey (0) where transparent."""
     return (2.0 * rgba[:, :3] - 1.0) * rgba[:, 3:]
 
 
