@@ -17,6 +17,7 @@ from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProce
 
 Layers = Iterable[str] | Callable[[str], bool] | None
 _PARTS = ("down_blocks.", "up_blocks.", "mid_block.")  # the order in which LayerDiffuse counts
+_NORMS = ("spatial_norm", "group_norm", "norm_q", "norm_k")
 
 
 def spatial_attentions(unet: nn.Module, kind: str | None = "attn1") -> dict[str, Attention]:
