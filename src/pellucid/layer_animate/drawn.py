@@ -157,12 +157,12 @@ def render(drawings: Drawings, size: int, place: Tensor | None = None) -> Tensor
 
 
 def draw_rgba(n: int, size: int, seed: int) -> Tensor:
-    """Draw ``n`` pictures with alpha: ``(n, 4, size, size)`` float32 in [0, 1], straight; the same for the same seed."""
+    """Draw ``n`` pictures with alpha: ``(n, 4, size, size)`` float32 in [0, 1], straight; one seed, one result."""
     return render(make_drawings(n, seed), size)
 
 
 def _distances(u: Tensor, v: Tensor) -> Tensor:
-    """Distance to the outline of every kind at radius 1, negative inside: ``(kinds, n, 3, S, S)``, in `KINDS`' order."""
+    """Distance to the outline of each of `KINDS` at radius 1, negative inside: ``(kinds, n, 3, S, S)``."""
     r, angle = (u.square() + v.square()).sqrt(), torch.atan2(v, u)
 
     def polygon(corners: int, inner: float) -> Tensor:

@@ -208,7 +208,7 @@ def crop_to(pictures: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def on_grey(rgba: Tensor) -> Tensor:
-    """v, what the VAE sees: ``(N, 4, H, W)`` straight -> ``(N, 3, H, W)`` in [-1, 1], mid-grey (0) where transparent."""
+    """v, what the VAE sees: ``(N, 4, H, W)`` straight -> ``(N, 3, H, W)`` in [-1, 1], grey (0) where transparent."""
     return (2.0 * rgba[:, :3] - 1.0) * rgba[:, 3:]
 
 
