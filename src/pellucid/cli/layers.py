@@ -12,8 +12,6 @@ from pellucid.cli.common import Debug, Overwrite, Quiet, Verbose, start_logging
 from pellucid.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pellucid.layers import LayerStack
 
 app = typer.Typer(
@@ -106,6 +104,7 @@ def convert(
     debug: Debug = False,
 ) -> None:
     """Write FILE in another format."""
+    from pellucid.io.backdrop import parse_color
     from pellucid.layers import Layer, LayerStack
 
     start_logging(quiet, verbose)
@@ -190,24 +189,6 @@ def merge_files(files: list[Path], blends: list[str]) -> "LayerStack":
             layers.append(replace(layer, name=name, **({"blend": mode} if len(stack.layers) == 1 else {})))
     depth = max(stack.meta.bit_depth for stack in stacks)
     return replace(stacks[0], layers=tuple(layers), meta=replace(stacks[0].meta, bit_depth=depth))
-
-
-def parse_color(text: str) -> "Tensor":
-    """Turn ``"white"``, ``"#rgb"``, ``"#rrggbb"`` or ``"rgb(1, 2, 3)"`` into ``(3,)`` in [0, 1].
-
-    Raises:
-        ConfigError: not an opaque colour.
-    """
-    import torch
-    from PIL import ImageColor
-
-    try:
-        rgb = ImageColor.getrgb(text)
-    except ValueError as error:
-        raise ConfigError(f"colour {text!r} is not known", "use a name like white, or #rrggbb") from error
-    if len(rgb) != 3:
-        raise ConfigError(f"colour {text!r} must be opaque", "use a name like white, or #rrggbb")
-    return torch.tensor(rgb, dtype=torch.float32) / 255
 
 
 def _unused(name: str, names: Any) -> str:

@@ -7,9 +7,10 @@ import re
 import secrets
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,16 +19,15 @@ from torch import Tensor
 
 from pellucid.errors import FormatError, InputError
 from pellucid.io.arrays import from_array, to_uint8
-from pellucid.io.containers import webp_durations
+from pellucid.io.containers import even_rate, webp_durations
 from pellucid.io.files import write_error
 from pellucid.io.image import encode_still, load_image
+from pellucid.io.settings import to_xmp
 from pellucid.layers import Meta
 
 logger = logging.getLogger(__name__)
 
 RATE_FILE = "fps.json"
-_USUAL_RATES = [Fraction(rate) for rate in (*range(1, 31), 48, 50, 60, 120)]
-_USUAL_RATES += [Fraction(rate * 1000, 1001) for rate in (24, 30, 60, 120)]
 _WEBP_LIMIT = 16383
 
 
@@ -42,7 +42,7 @@ class WebPSource:
         if not durations:
             raise InputError(f"{path}: expected a film, found a still picture")
         self._starts = [sum(durations[:index]) for index in range(len(durations))]
-        fps = _rate_of(self._starts, sum(durations))
+        fps = even_rate(durations, 1000)
         if fps is None:
             raise InputError(f"{path}: expected a frame rate, found frames that are shown for no time")
         self.fps, self.frames = fps, len(durations)
@@ -68,17 +68,6 @@ class WebPSource:
         self._image.close()
 
 
-def _rate_of(starts: list[int], end: int) -> Fraction | None:
-    """Find the rate whose frames, rounded to milliseconds, begin at ``starts``; the mean rate when there is none."""
-    if end <= 0:
-        return None
-    times = [*starts, end]
-    for rate in sorted(_USUAL_RATES, key=lambda rate: (rate.denominator, abs(rate * end - 1000 * len(starts)))):
-        if all(abs(time - index * 1000 / rate) < 1 for index, time in enumerate(times)):
-            return rate
-    return Fraction(1000 * len(starts), end)
-
-
 class WebPSink:
     """Frames into a lossless animated WebP, one whole frame after the other.
 
@@ -86,7 +75,16 @@ class WebPSink:
     encoded as an exact still and put into the animation's container here.
     """
 
-    def __init__(self, path: Path, label: Path, size: tuple[int, int], fps: Fraction, *, alpha: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        label: Path,
+        size: tuple[int, int],
+        fps: Fraction,
+        *,
+        alpha: bool,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         if max(size) > _WEBP_LIMIT:
             found = f"{size[0]}x{size[1]}"
             raise FormatError(f"{label}: WebP holds at most {_WEBP_LIMIT} pixels a side, found {found}", "use .mov")
@@ -94,7 +92,8 @@ class WebPSink:
             raise FormatError(f"{label}: WebP counts milliseconds, so at most 1000 frames per second, found {fps}")
         self._fps, self._size, self._count = fps, size, 0
         self._file = path.open("wb")
-        flags = 0x02 | (0x10 if alpha else 0)  # animation, alpha
+        self._xmp = None if settings is None else to_xmp(settings)
+        flags = 0x02 | (0x10 if alpha else 0) | (0x04 if self._xmp else 0)  # animation, alpha, XMP
         self._file.write(b"RIFF\0\0\0\0WEBP")
         self._file.write(_chunk(b"VP8X", struct.pack("<I", flags) + _sizes(size)))
         self._file.write(_chunk(b"ANIM", struct.pack("<IH", 0, 0)))  # no backdrop, for ever
@@ -111,6 +110,8 @@ class WebPSink:
 
     def finish(self) -> None:
         """Fill in the length of the file."""
+        if self._xmp:
+            self._file.write(_chunk(b"XMP ", self._xmp))
         length = self._file.tell() - 8
         if length >= 2**32:
             raise FormatError("a WebP file ends at 4 GiB", "use .mov or .webm")
@@ -227,10 +228,18 @@ def check_folder(path: Path, overwrite: bool) -> None:
 class FolderSink:
     """Frames into ``frame_00000.png`` and so on, with the rate in ``fps.json``; appears when all are there."""
 
-    def __init__(self, path: Path, fps: Fraction, *, bit_depth: int, overwrite: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: Fraction,
+        *,
+        bit_depth: int,
+        overwrite: bool,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         check_folder(path, overwrite)
         self._path, self._overwrite, self._count = path, overwrite, 0
-        self._meta = Meta(bit_depth=bit_depth)
+        self._meta = Meta(bit_depth=bit_depth, xmp=None if settings is None else to_xmp(settings))
         self._folder = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}")
         try:
             self._folder.mkdir()

@@ -86,6 +86,8 @@ def encode_still(
         logger.info("%s: WebP holds no resolution; %g x %g dpi is left out", name, *dpi)
     if row.name == "PNG":
         arguments["pnginfo"] = PngInfo()
+        if profile is None:
+            arguments["pnginfo"].add(b"sRGB", b"\0")  # what a picture without a profile means here
         if xmp:
             arguments["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
         if depth == 16:

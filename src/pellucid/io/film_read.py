@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.io.arrays import from_array
-from pellucid.io.containers import apng_delays, matroska_end
+from pellucid.io.containers import apng_delays, even_rate, gif_delays, matroska_end
 
 logger = logging.getLogger(__name__)
 
@@ -77,17 +77,17 @@ class FilmSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        delays = apng_delays(path)
-        if delays == []:
+        apng, gif = apng_delays(path), gif_delays(path)
+        if apng == [] or (gif is not None and len(gif) < 2):
             raise InputError(f"{path}: expected a film, found a still picture")
-        self._container = open_film(path, None if delays is None else "apng")
+        self._container = open_film(path, None if apng is None else "apng")
         try:
-            self._open(delays)
+            self._open(apng, gif)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, delays: list[Fraction] | None) -> None:
+    def _open(self, delays: list[Fraction] | None, gif: list[int] | None) -> None:
         streams = self._container.streams
         # The cover picture of a song is a video stream too.
         shown = [stream for stream in streams.video if not stream.disposition & Disposition.attached_pic]
@@ -96,8 +96,8 @@ class FilmSource:
             raise InputError(f"{self._path}: expected a film, found {held}")
         self._stream = shown[0]
         self.has_sound = bool(streams.audio)
-        self.fps = _rate(self._path, self._stream, delays)
-        self.frames = len(delays or []) or self._stream.frames or _tagged_frames(self._stream, self.fps)
+        self.fps = (even_rate(gif, 100) if gif else None) or _rate(self._path, self._stream, delays)
+        self.frames = len(delays or gif or []) or self._stream.frames or _tagged_frames(self._stream, self.fps)
         self._refuse_cut_off()
         self._decoder = self._make_decoder()
         self._frames = self._decode()

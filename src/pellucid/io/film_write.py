@@ -21,6 +21,7 @@ from torch import Tensor
 from pellucid.errors import ConfigError, FormatError
 from pellucid.io.arrays import to_uint8, to_uint16
 from pellucid.io.film_read import BT709, SCALER, plane
+from pellucid.io.settings import tag_png, to_text, to_xmp
 from pellucid.io.sound import Sound
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class FilmSink:
         alpha: frames have a fourth channel.
         bit_depth: 16 for deep APNG; the others have the one depth they have.
         audio_from: a film whose sound is copied, as far as this container takes it.
+        settings: how the film was made, kept as the comment of a film and as the XMP packet of an APNG.
         options: encoder settings among ``encoder.tunable``.
 
     Raises:
@@ -114,6 +116,7 @@ class FilmSink:
         alpha: bool,
         bit_depth: int,
         audio_from: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         unknown = sorted(set(options) - set(encoder.tunable))
@@ -121,7 +124,7 @@ class FilmSink:
             able = f"{label.suffix} has {', '.join(encoder.tunable) or 'none'}"
             raise ConfigError(f"{label}: option {unknown[0]!r} is not known", able)
         self._label, self._encoder, self._size, self._fps, self._alpha = label, encoder, size, fps, alpha
-        self._path, self._count = path, 0
+        self._path, self._count, self._settings = path, 0, settings
         self._format = encoder.alpha if alpha and encoder.alpha else encoder.opaque
         if self._format in _DEEP_FORMATS and bit_depth > 8:
             self._format = _DEEP_FORMATS[self._format]
@@ -147,9 +150,9 @@ class FilmSink:
                 logger.warning("%s: the sound is left out: %s cannot hold it", self._label, self._label.suffix)
                 self._sound = None
                 return self._start()
-            settings = {**self._encoder.options, **self._options}
+            tuned = {**self._encoder.options, **self._options}
             found = f"{self._size[0]}x{self._size[1]} at {self._fps} frames per second"
-            reason = f"{self._encoder.codec} does not take {found} with {settings or 'no options'}"
+            reason = f"{self._encoder.codec} does not take {found} with {tuned or 'no options'}"
             raise FormatError(f"{self._label}: cannot be written: {reason}") from error
 
     def _open(self) -> None:
@@ -157,10 +160,12 @@ class FilmSink:
         self._container = av.open(
             f"file:{self._path}", "w", format=encoder.container, container_options=dict(encoder.container_options)
         )
-        settings = {**encoder.options, **self._options}
-        if settings.get("lossless") == "1":
-            settings.pop("crf", None)  # libvpx refuses both together
-        self._stream = cast(VideoStream, self._container.add_stream(encoder.codec, rate=self._fps, options=settings))
+        if self._settings is not None and encoder.codec != "apng":
+            self._container.metadata["comment"] = to_text(self._settings)
+        tuned = {**encoder.options, **self._options}
+        if tuned.get("lossless") == "1":
+            tuned.pop("crf", None)  # libvpx refuses both together
+        self._stream = cast(VideoStream, self._container.add_stream(encoder.codec, rate=self._fps, options=tuned))
         self._stream.width, self._stream.height, self._stream.pix_fmt = *self._size, self._format
         if not self._format.startswith("rgb"):
             context = self._stream.codec_context
@@ -185,6 +190,8 @@ class FilmSink:
         if self._sound:
             self._sound.finish(self._count / self._fps)
         self.close()
+        if self._settings is not None and self._encoder.codec == "apng":
+            tag_png(self._path, to_xmp(self._settings))
 
     def close(self) -> None:
         """Close the files."""

@@ -81,7 +81,8 @@ FORMATS: tuple[FileFormat, ...] = (
     FileFormat("MP4", (".mp4",), time=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("APNG", (".apng", ".png"), time=True, alpha=True, deep=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("animated WebP", (".webp",), time=True, alpha=True, reader=_FILM, writer=_WRITE_FILM),
-    FileFormat("animated GIF", (".gif",), time=True, reader=_FILM),
+    # Not alpha: one bit of it is no coverage. The writer says what becomes of the rest.
+    FileFormat("animated GIF", (".gif",), time=True, reader=_FILM, writer=_WRITE_FILM),
     FileFormat("film", (".mkv", ".avi", ".m4v"), time=True, reader=_FILM),
     FileFormat("folder of PNGs", ("",), time=True, alpha=True, deep=True, reader=_FILM, writer=_WRITE_FILM),
 )

@@ -8,7 +8,7 @@ with VideoReader("in.mp4") as film, VideoWriter("out.webm", film.width, film.hei
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from av.error import FFmpegError
 from torch import Tensor
+from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, FormatError, InputError
 from pellucid.io.animation import FolderSink, FolderSource, WebPSink, WebPSource
@@ -27,10 +28,14 @@ from pellucid.io.files import atomic_path, write_error
 from pellucid.io.film_read import FilmSource
 from pellucid.io.film_write import ENCODERS, FilmSink
 from pellucid.io.formats import suffixes_that
+from pellucid.io.gif import GifSink
 from pellucid.layers import Layer, LayerStack, Meta
 from pellucid.layers.composite import composite
+from pellucid.layers.padding import fill_invisible
 
 logger = logging.getLogger(__name__)
+
+_OWN_SINKS = {".webp": (), ".gif": ("threshold", "matte"), "": ()}  # what is not FFmpeg's -> its options
 
 
 class _Source(Protocol):
@@ -182,7 +187,8 @@ class VideoWriter:
 
     Args:
         path: ``.mov`` (ProRes 4444), ``.webm`` (VP9), ``.mp4`` (H.264, opaque), ``.apng`` or ``.png`` (animated PNG),
-            ``.webp`` (lossless), or a name without suffix: a folder of PNG files.
+            ``.webp`` (lossless), ``.gif`` (256 colours, alpha of one bit), or a name without suffix: a folder of PNG
+            files.
         width: in pixels.
         height: in pixels.
         fps: frames per second.
@@ -191,8 +197,12 @@ class VideoWriter:
         background: opaque colour ``(3,)`` or ``(3, H, W)`` that frames with alpha are laid over.
         bit_depth: 16 for deep animated PNG and folders; the other formats have the depth they have.
         audio_from: a film whose sound is copied, as far as the container holds it; what is left out is logged.
+        padded: colour below alpha 0 becomes a smooth continuation of what is beside it, so that codecs with subsampled
+            colour and players that scale bring no fringe into the edge.
+        premultiplied: write colour times alpha; the file cannot tell, so its name should.
+        settings: how the film was made, kept inside the file; see `pellucid.io.settings`.
         options: encoder settings: ``bits_per_mb`` for .mov (up to 8192, more is finer); ``crf``, ``lossless``,
-            ``speed`` for .webm; ``crf``, ``preset`` for .mp4.
+            ``speed`` for .webm; ``crf``, ``preset`` for .mp4; ``threshold``, ``matte`` for .gif.
 
     Raises:
         FormatError: the format cannot hold alpha, this size or this rate; the message lists those that can.
@@ -212,6 +222,9 @@ class VideoWriter:
         background: Tensor | None = None,
         bit_depth: int = 8,
         audio_from: str | Path | None = None,
+        padded: bool = False,
+        premultiplied: bool = False,
+        settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.path, self.width, self.height = Path(path), width, height
@@ -222,38 +235,52 @@ class VideoWriter:
         if self.fps <= 0:
             raise ConfigError(f"fps must be above 0, found {fps}")
         keeps_alpha = alpha and background is None
+        self._padded, self._premultiplied = padded and keeps_alpha, premultiplied and keeps_alpha
+        # Alpha below half of the format's smallest step is written as 0, so the colour there counts as hidden.
+        finest = 65535 if bit_depth > 8 else 1023 if self.path.suffix.lower() == ".mov" else 255
+        self._hidden = 0.5 / finest
         if self.path.suffix.lower() == ".mp4" and keeps_alpha:
             able = suffixes_that("time", "alpha")
             raise FormatError(f"{path}: MP4 cannot hold alpha", f"give a background, or use one of {able}")
         self._count, self._clipped = 0, 0
         self._exit = ExitStack()
         try:
-            self._sink = self._open_sink(keeps_alpha, overwrite, bit_depth, audio_from, options)
+            self._sink = self._open_sink(keeps_alpha, overwrite, bit_depth, audio_from, settings, options)
         except BaseException as error:
             self._exit.__exit__(type(error), error, error.__traceback__)
             raise
 
     def _open_sink(
-        self, alpha: bool, overwrite: bool, bit_depth: int, audio_from: str | Path | None, options: dict[str, Any]
+        self,
+        alpha: bool,
+        overwrite: bool,
+        bit_depth: int,
+        audio_from: str | Path | None,
+        settings: Mapping[str, Any] | None,
+        options: dict[str, Any],
     ) -> _Sink:
         suffix = self.path.suffix.lower()
         size = self.width, self.height
         encoder = ENCODERS.get(".apng" if suffix == ".png" else suffix)
-        if encoder is None and suffix not in (".webp", ""):
+        if encoder is None and suffix not in _OWN_SINKS:
             able = suffixes_that("time")
             raise FormatError(f"{self.path}: format {suffix!r} cannot hold frames over time", f"use one of {able}")
         sound = Path(audio_from) if audio_from is not None else None
         if sound and (encoder is None or encoder.codec == "apng"):
             logger.warning("%s: the sound of %s is left out: use .mov, .mp4 or .webm to keep it", self.path, sound)
             sound = None
-        if encoder is None and options:
-            raise ConfigError(f"{self.path}: option {next(iter(options))!r} is not known", f"{suffix} has none")
+        unknown = sorted(set(options) - set(_OWN_SINKS[suffix])) if encoder is None else []
+        if unknown:
+            able = ", ".join(_OWN_SINKS[suffix]) or "none"
+            raise ConfigError(f"{self.path}: option {unknown[0]!r} is not known", f"{suffix or 'a folder'} has {able}")
         if suffix == "":
-            sink: _Sink = FolderSink(self.path, self.fps, bit_depth=bit_depth, overwrite=overwrite)
+            sink: _Sink = FolderSink(self.path, self.fps, bit_depth=bit_depth, overwrite=overwrite, settings=settings)
         else:
             temporary = self._exit.enter_context(atomic_path(self.path, overwrite))
-            if encoder is None:
-                sink = WebPSink(temporary, self.path, size, self.fps, alpha=alpha)
+            if suffix == ".gif":
+                sink = GifSink(temporary, self.path, size, self.fps, alpha=alpha, **options)
+            elif encoder is None:
+                sink = WebPSink(temporary, self.path, size, self.fps, alpha=alpha, settings=settings)
             else:
                 sink = FilmSink(
                     temporary,
@@ -264,9 +291,10 @@ class VideoWriter:
                     alpha=alpha,
                     bit_depth=bit_depth,
                     audio_from=sound,
+                    settings=settings,
                     options=options,
                 )
-        if bit_depth > 8 and suffix in (".webp", ".webm", ".mp4"):
+        if bit_depth > 8 and suffix in (".webp", ".webm", ".mp4", ".gif"):
             logger.info("%s: %s holds 8 bits per channel, %d are rounded to that", self.path, suffix, bit_depth)
         self._exit.callback(sink.close)
         return sink
@@ -301,6 +329,10 @@ class VideoWriter:
         if float(frame.min()) < 0 or float(frame.max()) > 1:
             self._clipped += 1
             frame = frame.clamp(0, 1)
+        if self._padded:
+            frame = fill_invisible(torch.cat([frame[:3], F.threshold(frame[3:], self._hidden, 0.0)]))
+        if self._premultiplied:
+            frame = torch.cat([frame[:3] * frame[3:], frame[3:]])
         try:
             self._sink.write(frame)
         except (FFmpegError, OSError) as error:
@@ -322,8 +354,8 @@ class VideoWriter:
                 raise self._failure(error) from error
         if self._clipped:
             logger.warning("%s: %d frames had values outside [0, 1], which were clipped", self.path, self._clipped)
-        if self._count == 1 and self.path.suffix.lower() in (".png", ".apng"):
-            logger.warning("%s: a single frame is written as a still PNG, without a frame rate", self.path)
+        if self._count == 1 and (suffix := self.path.suffix.lower()) in (".png", ".apng", ".webp", ".gif"):
+            logger.warning("%s: a single frame is a still picture in %s, without a frame rate", self.path, suffix)
 
     def _failure(self, error: FFmpegError | OSError) -> InputError:
         return write_error(self.path, error if isinstance(error, OSError) else OSError(error.errno, error.strerror))
@@ -336,9 +368,13 @@ def save_video(
     overwrite: bool = False,
     background: Tensor | None = None,
     audio_from: str | Path | None = None,
+    padded: bool | None = None,
     **options: Any,
 ) -> Path:
     """Write the composite of a stack over time, frame by frame; arguments as for `VideoWriter`.
+
+    With ``padded`` None the stack tells, by the entry ``padded`` of ``meta.parameters``: a clip that was made with
+    alpha has no colour of its own where it is transparent, a film that was read has.
 
     Raises:
         FormatError: the stack has no time axis, or the format cannot hold it.
@@ -356,6 +392,7 @@ def save_video(
         overwrite=overwrite,
         bit_depth=stack.meta.bit_depth,
         audio_from=audio_from,
+        padded=bool(stack.meta.parameters.get("padded")) if padded is None else padded,
         **options,
     )
     with writer:
