@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import UNetMotionModel
 from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_motion_model import UNetMotionModel
+from tests.layer_animate.filled import fill
 from torch import Tensor
 
 from pellucid.errors import ConfigError
@@ -20,10 +21,9 @@ from pellucid.layer_animate.attach import (
     ifa_state,
     train_only_ifa,
 )
-from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor
+from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor, projections
 from pellucid.layer_animate.model import build_unet, motion_off, preset
 from pellucid.layer_animate.spatial import decoder_layers
-from tests.layer_animate.filled import fill
 
 GOLDEN = Path(__file__).parent / "golden" / "inter_frame_attention.npz"
 FRAMES, BASE = 5, 2
@@ -91,7 +91,8 @@ def test_equation_3_in_single_precision() -> None:
 def test_half_precision_stays_near_and_its_weights_may_be_single(dtype: torch.dtype) -> None:
     attn, processor, golden = golden_attention()
     attn.to(dtype)
-    assert processor.to_q_ifa is not None and processor.to_out_ifa is not None
+    assert processor.to_q_ifa is not None
+    assert processor.to_out_ifa is not None
     processor.to_q_ifa.float()
     processor.to_out_ifa.float()
     out = attn(torch.from_numpy(golden["X"]).to(dtype))
@@ -110,7 +111,7 @@ def test_keys_and_values_are_computed_once_and_not_copied_for_each_frame(monkeyp
         return plain(query, key, value, attn_mask=attn_mask)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
-    attn.to_k.register_forward_hook(lambda *_: projected.append(1))
+    projections(attn)["to_k"].register_forward_hook(lambda *_: projected.append(1))
     attn(torch.from_numpy(golden["X"]).float().repeat(2, 1, 1))
     assert shapes == [(2 * FRAMES, 4, 12, 8), (2, 4, 12, 8)]
     assert len(projected) == 1

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
+from tests.layer_animate.filled import fill, parameter
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor
-from pellucid.layer_animate.sharing import PROJECTIONS, ControlEncoder, SharingUnit
-from tests.layer_animate.filled import fill, parameter
+from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor, projections
+from pellucid.layer_animate.sharing import ControlEncoder, SharingUnit
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTH, HEADS, RANK, TEXT = 32, 4, 8, 24
@@ -26,10 +26,6 @@ def make(layers: int, text: int | None, control: bool = False) -> tuple[Attentio
     fill(processor.unit)
     attn.set_processor(processor)  # pyright: ignore[reportArgumentType]
     return attn, processor
-
-
-def linears(attn: Attention) -> dict[str, torch.nn.Linear]:
-    return {which: attn.to_out[0] if which == "to_out" else getattr(attn, which) for which in PROJECTIONS}
 
 
 @pytest.mark.parametrize(("name", "layers", "text"), UNITS)
@@ -48,8 +44,8 @@ def test_a_folded_unit_gives_the_official_answer_with_one_matrix_of_its_own(
     golden = np.load(GOLDEN / f"attention_sharing_unit_{name}.npz")
     attn, processor = make(layers, text)
     assert processor.unit is not None
-    processor.unit.fold(linears(attn))
-    processor.unit.fold(linears(attn))  # a second time changes nothing
+    processor.unit.fold(projections(attn))
+    processor.unit.fold(projections(attn))  # a second time changes nothing
     context = torch.from_numpy(golden["context"]) if text else None
     out = attn(torch.from_numpy(golden["x"]), encoder_hidden_states=context)
     torch.testing.assert_close(out, torch.from_numpy(golden["out"]), rtol=1e-4, atol=1e-5)
@@ -57,7 +53,9 @@ def test_a_folded_unit_gives_the_official_answer_with_one_matrix_of_its_own(
         f"{layer}.{kind}" for layer in ("temporal", "temporal_n") for kind in ("weight", "bias")
     }
     own = parameter("to_q.weight", (WIDTH, WIDTH)).double()
-    low = [parameter(f"to_q_lora.0.{part}.weight", (WIDTH, RANK)[:: 1 if part == "up" else -1]) for part in ("up", "down")]
+    low = [
+        parameter(f"to_q_lora.0.{part}.weight", (WIDTH, RANK)[:: 1 if part == "up" else -1]) for part in ("up", "down")
+    ]
     torch.testing.assert_close(attn.to_q.weight, (own + low[0].double() @ low[1].double()).float(), rtol=0, atol=0)
 
 
@@ -71,7 +69,8 @@ def test_inter_frame_attention_is_added_to_the_units_answer_with_its_keys_and_va
     processor.add_ifa(merged("to_q", attn.to_q.weight.detach()), WIDTH)
     processor.context.num_frames, processor.context.base_index = 5, 2
     torch.testing.assert_close(attn(states), unit_alone, rtol=0, atol=0)
-    assert processor.to_q_ifa is not None and processor.to_out_ifa is not None
+    assert processor.to_q_ifa is not None
+    assert processor.to_out_ifa is not None
     torch.nn.init.eye_(processor.to_out_ifa.weight)
 
     def split(x: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ def test_a_unit_of_three_layers_cannot_be_merged_and_wants_whole_groups() -> Non
     attn, processor = make(3, None)
     assert processor.unit is not None
     with pytest.raises(ConfigError, match="3 layers"):
-        processor.unit.fold(linears(attn))
+        processor.unit.fold(projections(attn))
     with pytest.raises(ConfigError, match="groups of 3"):
         attn(torch.zeros(4, 12, WIDTH))
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import expect_tensors, read_state
 from pellucid.io.files import atomic_path
-from pellucid.layer_animate.attention import FrameContext
+from pellucid.layer_animate.attention import FrameContext, projections
 from pellucid.layer_animate.layerdiffuse import require_transparent_attention
-from pellucid.layer_animate.sharing import PROJECTIONS, ControlEncoder, SharingUnit
+from pellucid.layer_animate.sharing import ControlEncoder, SharingUnit
 from pellucid.layer_animate.spatial import (
     Layers,
     chosen_layers,
@@ -88,10 +88,10 @@ def attach_ifa(unet: nn.Module, context: FrameContext, layers: Layers = None) ->
         if processor.to_q_ifa is None:
             attn = attentions[name]
             with torch.no_grad():
-                query = attn.to_q.weight.detach()
+                query = projections(attn)["to_q"].weight.detach()
                 if processor.unit is not None:
                     query = processor.unit.merged("to_q", query)
-            processor.add_ifa(query, attn.to_out[0].out_features)
+            processor.add_ifa(query, projections(attn)["to_out"].out_features)
     return names
 
 
@@ -124,8 +124,8 @@ def attach_transparent_attention(
     units: dict[str, SharingUnit] = {}
     with torch.device("meta"):
         for name, attn in attentions.items():
-            text = attn.to_k.in_features
-            units[name] = SharingUnit(attn.to_q.in_features, text, facts.rank, facts.layers, facts.control)
+            channels, text = (projections(attn)[which].in_features for which in ("to_q", "to_k"))
+            units[name] = SharingUnit(channels, text, facts.rank, facts.layers, facts.control)
     expected = {
         f"hookers.layers.{i}.{key}": value
         for i, unit in enumerate(units.values())
@@ -144,7 +144,7 @@ def attach_transparent_attention(
         unit.load_state_dict(own, assign=True)
         unit.requires_grad_(False)
         if fold and facts.layers == 1:
-            unit.fold({which: attn.to_out[0] if which == "to_out" else getattr(attn, which) for which in PROJECTIONS})
+            unit.fold(projections(attn))
         processors[name].unit = unit
     log.info("attached LayerDiffuse's units to %d attentions: %s", len(units), facts.title)
     return list(units)
@@ -183,7 +183,7 @@ def detach(unet: nn.Module) -> None:
         )
     for name, attn in spatial_attentions(unet, None).items():
         if name in processors:
-            attn.set_processor(AttnProcessor2_0())
+            attn.set_processor(AttnProcessor2_0())  # pyright: ignore[reportArgumentType]
 
 
 def ifa_state(unet: nn.Module) -> dict[str, Tensor]:
@@ -323,6 +323,6 @@ def _facts(file: Path) -> dict[str, Any]:
 
 def _shapes(name: str, attn: Attention) -> dict[str, Tensor]:
     inner, channels = attn.to_q.weight.shape
-    width = attn.to_out[0].out_features
+    width = projections(attn)["to_out"].out_features
     shapes = {"to_q_ifa.weight": (inner, channels), "to_out_ifa.weight": (width, inner), "to_out_ifa.bias": (width,)}
     return {f"{name}.processor.{key}": torch.empty(shape, device="meta") for key, shape in shapes.items()}

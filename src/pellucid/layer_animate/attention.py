@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -168,9 +168,10 @@ class SpatialAttentionProcessor(nn.Module):
         own = encoder_hidden_states is None
         states = hidden_states if unit is None else unit.controlled(hidden_states, context.control)
         attended = states if encoder_hidden_states is None else encoder_hidden_states
-        query = self._project("to_q", attn.to_q, states)
-        key = _heads(self._project("to_k", attn.to_k, attended), attn.heads)  # (B*F, heads, N, d)
-        value = _heads(self._project("to_v", attn.to_v, attended), attn.heads)
+        layers = projections(attn)
+        query = self._project("to_q", layers["to_q"], states)
+        key = _heads(self._project("to_k", layers["to_k"], attended), attn.heads)  # (B*F, heads, N, d)
+        value = _heads(self._project("to_v", layers["to_v"], attended), attn.heads)
         replaced = own and self.name in context.replace
         referring = own and self.to_q_ifa is not None and context.enabled and context.scale != 0
         base = None
@@ -181,7 +182,7 @@ class SpatialAttentionProcessor(nn.Module):
         else:
             mask = _mask(attn, attention_mask, attended)
             out = _joined(F.scaled_dot_product_attention(_heads(query, attn.heads), key, value, attn_mask=mask))
-        out = self._project("to_out", attn.to_out[0], out)
+        out = self._project("to_out", layers["to_out"], out)
         if unit is not None:
             out = unit.shared(states, out, attn.heads)
             if states is not hidden_states:
@@ -191,7 +192,7 @@ class SpatialAttentionProcessor(nn.Module):
             query = self.to_q_ifa(hidden_states.to(weight.dtype)).to(key.dtype)
             reference = self.to_out_ifa(self._inter_frame(query, base, attn.heads).to(weight.dtype))
             out = torch.add(out, reference.to(out.dtype), alpha=context.scale)
-        return attn.to_out[1](out)
+        return cast(nn.ModuleList, attn.to_out)[1](out)  # dropout
 
     def _project(self, which: str, linear: nn.Module, states: Tensor) -> Tensor:
         return linear(states) if self.unit is None else self.unit.project(which, linear, states)
@@ -234,6 +235,12 @@ class SpatialAttentionProcessor(nn.Module):
         parts = [_joined(F.scaled_dot_product_attention(part, *base)) for part in flat.split(step, dim=2)]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (B, F*N, C')
         return joined.reshape(clips * frames, tokens, width)
+
+
+def projections(attn: Attention) -> dict[str, Any]:
+    """An attention's own matrices: ``to_q``, ``to_k``, ``to_v`` and ``to_out``, linear layers or what wraps them."""
+    out = cast(nn.ModuleList, attn.to_out)[0]
+    return {"to_q": attn.to_q, "to_k": attn.to_k, "to_v": attn.to_v, "to_out": out}
 
 
 def _heads(states: Tensor, heads: int) -> Tensor:

@@ -101,7 +101,7 @@ def recognise(tensors: Mapping[str, Tensor | Sequence[int]]) -> LayerDiffuseFile
         What it is; None when it is something else. A LoRA of diffusers' naming is told as such: nothing in it says
         whether it is LayerDiffuse's.
     """
-    shapes = {key: tuple(getattr(value, "shape", value)) for key, value in tensors.items()}
+    shapes = {key: tuple(value.shape if isinstance(value, Tensor) else value) for key, value in tensors.items()}
     if not shapes:
         return None
     size = {"tensors": len(shapes), "values": sum(math.prod(shape) for shape in shapes.values())}

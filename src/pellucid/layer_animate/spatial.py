@@ -107,7 +107,7 @@ def processors_at(unet: nn.Module, context: FrameContext, names: list[str]) -> d
                 f"{name} is not a plain spatial attention: {', '.join(odd) or 'it adds its own residual'}"
             )
         if name not in present:
-            attn.set_processor(SpatialAttentionProcessor(name, context))
+            attn.set_processor(SpatialAttentionProcessor(name, context))  # pyright: ignore[reportArgumentType]
     made = spatial_processors(unet)
     return {name: made[name] for name in names}
 
