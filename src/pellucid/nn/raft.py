@@ -102,7 +102,7 @@ class RAFT(nn.Module):
         if height % STRIDE or width % STRIDE or min(height, width) < SMALLEST:
             raise InputError(f"RAFT takes sides that are multiples of 8 and >= {SMALLEST} px, found {width}x{height}")
         features = self.feature_encoder(torch.cat([first, second]) * 2.0 - 1.0)  # (2B, 256, h, w)
-        pyramid = correlation_pyramid(*features.chunk(2))
+        pyramid = correlation_pyramid(features[: len(first)], features[len(first) :])
         hidden, context = self.context_encoder(first * 2.0 - 1.0).split(_HIDDEN, dim=1)  # each (B, 128, h, w)
         hidden, context = hidden.tanh(), context.relu()
         start = _grid(*hidden.shape[-2:], hidden)
