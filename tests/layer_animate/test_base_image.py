@@ -31,29 +31,34 @@ def test_a_picture_that_fits_is_not_touched() -> None:
 def test_contain_shows_all_with_a_transparent_margin() -> None:
     fitted = fit_base(torch.ones(4, 16, 32), (32, 32))
     assert fitted[3, 8:24].min() == 1
-    assert fitted[3, :8].max() == 0 and fitted[3, 24:].max() == 0
+    assert fitted[3, :8].max() == 0
+    assert fitted[3, 24:].max() == 0
 
 
 def test_cover_fills_and_cuts_both_sides_alike() -> None:
     rgba = torch.ones(4, 16, 48)
     rgba[0, :, :16], rgba[0, :, 32:] = 0, 0
     fitted = fit_base(rgba, (32, 32), "cover")
-    assert fitted.shape == (4, 32, 32) and fitted[0].min() == 1
+    assert fitted.shape == (4, 32, 32)
+    assert fitted[0].min() == 1
 
 
 def test_stretch_takes_all_of_it() -> None:
     rgba = torch.ones(4, 16, 48)
     rgba[0, :, :24] = 0
     fitted = fit_base(rgba, (32, 32), "stretch")
-    assert fitted[0, :, :15].max() == 0 and fitted[0, :, 17:].min() == 1
+    assert fitted[0, :, :15].max() == 0
+    assert fitted[0, :, 17:].min() == 1
 
 
 @pytest.mark.parametrize("mode", ["contain", "cover", "stretch"])
 def test_colour_under_transparent_pixels_does_not_bleed(mode: str) -> None:
     fitted = fit_base(disc(40, 60), (16, 16), mode)  # type: ignore[arg-type]
     seen = fitted[3] > 0.02
-    assert seen.any() and (fitted[3] < 0.98).any()
-    assert fitted[0][seen].min() > 0.999 and fitted[1][seen].max() < 1e-3
+    assert seen.any()
+    assert (fitted[3] < 0.98).any()
+    assert fitted[0][seen].min() > 0.999
+    assert fitted[1][seen].max() < 1e-3
 
 
 @pytest.mark.parametrize("mode", ["contain", "cover", "stretch"])
@@ -65,7 +70,8 @@ def test_a_picture_without_alpha_is_taken_as_opaque_and_that_is_said(caplog: pyt
     with caplog.at_level(logging.WARNING):
         fitted = fit_base(torch.rand(3, 16, 16), (16, 16))
     assert fitted[3].min() == 1
-    assert "no alpha" in caplog.text and "matte" in caplog.text
+    assert "no alpha" in caplog.text
+    assert "matte" in caplog.text
 
 
 def test_a_key_colour_is_taken_out_of_edges_too() -> None:
@@ -73,16 +79,19 @@ def test_a_key_colour_is_taken_out_of_edges_too() -> None:
     red, green = torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0])
     seen = red[:, None, None] * alpha + green[:, None, None] * (1 - alpha)
     fitted = fit_base(seen, (32, 32), key_color=(0, 1, 0))
-    assert fitted[3][alpha == 0].max() == 0 and fitted[3][alpha == 1].min() == 1
+    assert fitted[3][alpha == 0].max() == 0
+    assert fitted[3][alpha == 1].min() == 1
     edge = (alpha == 0.5) & (fitted[3] > 0)
-    assert edge.any() and fitted[1][edge].max() < 0.6  # it was 0.5 green of 0.5 red
+    assert edge.any()
+    assert fitted[1][edge].max() < 0.6
 
 
 def test_a_matte_becomes_alpha() -> None:
     matte = torch.zeros(3, 32, 32)
     matte[:, :, 16:] = 1
     fitted = fit_base(torch.ones(3, 16, 16), (16, 16), matte=matte)
-    assert fitted[3, :, :7].max() == 0 and fitted[3, :, 9:].min() == 1
+    assert fitted[3, :, :7].max() == 0
+    assert fitted[3, :, 9:].min() == 1
 
 
 def test_layers_are_composed() -> None:
@@ -90,7 +99,8 @@ def test_layers_are_composed() -> None:
     below = Layer("below", colour, disc(16, 16)[3:])
     above = Layer("above", colour + 1, torch.zeros(1, 16, 16))
     fitted = fit_base(LayerStack((below, above)), (16, 16))
-    assert fitted[3].equal(disc(16, 16)[3]) and fitted[:3].max() == 0
+    assert fitted[3].equal(disc(16, 16)[3])
+    assert fitted[:3].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -112,7 +122,7 @@ def test_a_picture_of_which_nothing_remains_is_refused() -> None:
     rgba[:, :, 0] = 1  # cover cuts the only column that shows something
     with pytest.raises(InputError, match="nothing is visible"):
         fit_base(rgba, (16, 16), "cover")
-    with pytest.raises(InputError, match="key colour"):
+    with pytest.raises(InputError, match="nothing is left"):
         fit_base(torch.zeros(3, 16, 16), (16, 16), key_color=(0, 0, 0))
 
 
@@ -125,7 +135,7 @@ def test_a_film_is_refused() -> None:
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="fit 'fill'"):
         fit_base(disc(), (16, 16), "fill")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="one of them|both"):
+    with pytest.raises(ConfigError, match="both say"):
         fit_base(disc(), (16, 16), key_color=(0, 0, 0), matte=disc())
     with pytest.raises(ConfigError, match="three numbers"):
         fit_base(disc(), (16, 16), key_color=(0, 255, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from pellucid.errors import ConfigError, InputError
 from pellucid.io.image import as_stack
 from pellucid.layer_animate.cuts import resize_rgba
+from pellucid.layer_animate.model import LayerAnimate
+from pellucid.layer_animate.sampling import Progress, Sampling, sample_picture
 from pellucid.layers import LayerStack
 
 log = logging.getLogger(__name__)
@@ -84,6 +87,35 @@ def fit_base(
             f"{name}: nothing is visible of it at {size[1]}x{size[0]}", 'crop it, or use a larger size or fit "cover"'
         )
     return fitted
+
+
+def draw_latents(
+    model: LayerAnimate,
+    text: Tensor,
+    null: Tensor,
+    size: tuple[int, int],
+    sampling: Sampling,
+    seed: int | torch.Generator | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Draw a picture from words with the same networks, motion and Inter-Frame Attention off.
+
+    Args:
+        model: the networks; with LayerDiffuse's units the pictures have alpha.
+        text: ``(1, L, D)``, what is to be seen.
+        null: ``(1, L, D)``, the empty or the negative prompt.
+        size: (H, W) of the picture.
+        sampling: steps, guidance, scheduler and memory options; the schedule is the one of single pictures.
+        seed: of the noise.
+        progress: called with (steps done, steps).
+
+    Returns:
+        Model latents ``(1, C, h, w)``; `LayerAnimate.decode` with ``size`` makes the picture of them.
+    """
+    factor = model.config.factor
+    shape = (1, model.config.latent_channels, math.ceil(size[0] / factor), math.ceil(size[1] / factor))
+    betas = model.config.stage1_betas
+    return sample_picture(model.unet, model.context, shape, text, null, sampling, seed, progress, betas)
 
 
 def keyed(rgba: Tensor, key: Sequence[float] | Tensor) -> Tensor:

@@ -76,6 +76,11 @@ class LayerAnimateConfig:
     stage1_betas: Betas = ("scaled_linear", 0.00085, 0.012)
 
     def __post_init__(self) -> None:
+        for name in ("vae", "text", "unet", "motion"):  # lists, as a file gives them back
+            plain = {
+                key: list(value) if isinstance(value, tuple) else value for key, value in getattr(self, name).items()
+            }
+            object.__setattr__(self, name, plain)
         crossed, hidden = self.unet.get("cross_attention_dim"), self.text.get("hidden_size")
         if crossed != hidden:
             raise ConfigError(f"the UNet takes text vectors of {crossed} numbers, the text encoder gives {hidden}")
