@@ -20,10 +20,12 @@ VERBS = {
     "dereflect": "pellucid.cli.dereflect:dereflect",
     "colorize": "pellucid.cli.colorize:app",
     "parts": "pellucid.cli.parts:app",
+    "animate": "pellucid.cli.animate:animate",
     "layers": "pellucid.cli.layers:app",
     "models": "pellucid.cli.models:app",
     "train": "pellucid.cli.train:train",
     "eval": "pellucid.cli.evaluate:evaluate",
+    "study": "pellucid.cli.study:app",
     "demo": "pellucid.cli.demo:demo",
     "doctor": "pellucid.cli.doctor:doctor",
 }
