@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from diffusers import UNetMotionModel
+from diffusers.models.unets.unet_motion_model import UNetMotionModel
 from torch import Tensor
 
 from pellucid.device import cpu_generator

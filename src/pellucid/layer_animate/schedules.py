@@ -6,16 +6,17 @@ AnimateDiff's motion modules were trained on the ``linear`` schedule, Stable Dif
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from torch import Tensor
 
 from pellucid.errors import ConfigError
 
 Solver = Literal["ddim", "dpm++", "euler-a"]
 Betas = tuple[str, float, float]
-Scheduler = DDIMScheduler | DPMSolverMultistepScheduler | EulerAncestralDiscreteScheduler
 
 SOLVERS: tuple[str, ...] = get_args(Solver)
 MOTION_BETAS: Betas = ("linear", 0.00085, 0.012)
@@ -25,6 +26,19 @@ MOST_STEPS = 100
 
 # Fewer DDIM steps than this would begin far below the noise that they are given: 6 steps "leading" begin at t = 831.
 _FEW = 20
+
+
+class Scheduler(Protocol):
+    """What the sampling loop uses of diffusers' solvers."""
+
+    timesteps: Tensor
+    alphas_cumprod: Tensor
+    init_noise_sigma: Any
+
+    def set_timesteps(self, num_inference_steps: int) -> None: ...
+    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor: ...
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Any) -> Tensor: ...
+    def step(self, model_output: Tensor, timestep: Any, sample: Tensor, **options: Any) -> Any: ...
 
 
 def make_scheduler(name: str = "ddim", betas: Betas = MOTION_BETAS, steps: int = 25) -> Scheduler:
@@ -41,14 +55,14 @@ def make_scheduler(name: str = "ddim", betas: Betas = MOTION_BETAS, steps: int =
     Raises:
         ConfigError: solver or schedule is not known, or so many steps make no sense.
     """
-    scheduler = _scheduler(name, betas, "leading" if steps >= _FEW else "trailing")
+    scheduler = cast(Scheduler, _scheduler(name, betas, "leading" if steps >= _FEW else "trailing"))
     if not 1 <= steps <= MOST_STEPS:
         raise ConfigError(f"steps must be from 1 to {MOST_STEPS}, found {steps}", "25 is usual, 12 is quick")
     scheduler.set_timesteps(steps)
     return scheduler
 
 
-def _scheduler(name: str, betas: Betas, ddim_spacing: str) -> Scheduler:
+def _scheduler(name: str, betas: Betas, ddim_spacing: Literal["leading", "trailing"]) -> object:
     schedule, first, last = betas
     if schedule not in ("linear", "scaled_linear"):
         raise ConfigError(f"noise schedule {schedule!r} is not known", "use linear or scaled_linear")

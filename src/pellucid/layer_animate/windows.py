@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -89,7 +89,7 @@ def plan_windows(
 
 def motion_length(unet: nn.Module) -> int | None:
     """How many frames the motion modules can tell apart (32 or 24 for AnimateDiff); None without motion modules."""
-    lengths = [block.pos_embed.pe.shape[1] for block in _motion_blocks(unet) if block.pos_embed is not None]
+    lengths = [_table(block).shape[1] for block in _motion_blocks(unet) if block.pos_embed is not None]
     return min(lengths) if lengths else None
 
 
@@ -120,8 +120,9 @@ def motion_windows(unet: nn.Module, windows: Sequence[Window], chunk: int = 0) -
         ConfigError: a window is longer than what the motion modules know.
     """
     check_length(unet, max(max(window.places) for window in windows) + 1)
+    laid = _laid(windows, next(unet.parameters()).device)
     blocks = _motion_blocks(unet)
-    with exchanged_forward({block: partial(_attend, block, tuple(windows), chunk) for block in blocks}):
+    with exchanged_forward({block: partial(_attend, block, laid, chunk) for block in blocks}):
         yield
 
 
@@ -141,13 +142,43 @@ def exchanged_forward(changes: dict[nn.Module, Callable[..., Any]]) -> Iterator[
                 module.forward = forward
 
 
+@dataclass(frozen=True)
+class _Laid:
+    """A window where the network is: rows (f,), places (f,), weights (f, 1); rows None stands for all, in order."""
+
+    rows: Tensor | None
+    places: Tensor
+    weights: Tensor
+
+    def place(self, block: BasicTransformerBlock, states: Tensor) -> Tensor:
+        """Add the position embedding: (..., f, C)."""
+        if block.pos_embed is None:
+            return states
+        return states + _table(block)[0, self.places].to(states.dtype)
+
+
+def _laid(windows: Sequence[Window], device: torch.device) -> tuple[_Laid, ...]:
+    return tuple(
+        _Laid(
+            None if len(windows) == 1 else torch.tensor(window.rows, device=device),
+            torch.tensor(window.places, device=device),
+            torch.tensor(window.weights, device=device)[:, None],
+        )
+        for window in windows
+    )
+
+
 def _motion_blocks(unet: nn.Module) -> list[BasicTransformerBlock]:
     modules = [module for module in unet.modules() if isinstance(module, AnimateDiffTransformer3D)]
-    return [block for module in modules for block in module.transformer_blocks]  # pyright: ignore[reportReturnType]
+    return [cast(BasicTransformerBlock, block) for module in modules for block in module.transformer_blocks]
+
+
+def _table(block: BasicTransformerBlock) -> Tensor:
+    return cast(Tensor, cast(nn.Module, block.pos_embed).pe)  # (1, positions, C)
 
 
 def _attend(
-    block: BasicTransformerBlock, windows: tuple[Window, ...], chunk: int, hidden_states: Tensor, **_: Any
+    block: BasicTransformerBlock, windows: tuple[_Laid, ...], chunk: int, hidden_states: Tensor, **_: Any
 ) -> Tensor:
     """Do what the block does, within windows. hidden_states: (B*h*w, F, C); places of a picture are independent."""
     step = chunk or hidden_states.shape[0]
@@ -155,21 +186,19 @@ def _attend(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _attend_part(block: BasicTransformerBlock, windows: tuple[Window, ...], states: Tensor) -> Tensor:
-    mixed = torch.zeros_like(states)
-    for window in windows:
-        rows = torch.tensor(window.rows, device=states.device)
-        weights = torch.tensor(window.weights, device=states.device, dtype=states.dtype)
-        part = states[:, rows]
-        part = part + block.attn1(_placed(block, block.norm1(part), window.places))
-        if block.attn2 is not None:
-            part = part + block.attn2(_placed(block, block.norm2(part), window.places))
-        mixed.index_add_(1, rows, part * weights[:, None])
-    return mixed + block.ff(block.norm3(mixed))
+def _attend_part(block: BasicTransformerBlock, windows: tuple[_Laid, ...], states: Tensor) -> Tensor:
+    if windows[0].rows is None:
+        mixed = _attend_window(block, windows[0], states)
+    else:
+        mixed = torch.zeros_like(states)
+        for window in windows:
+            part = _attend_window(block, window, states[:, window.rows])
+            mixed.index_add_(1, cast(Tensor, window.rows), part * window.weights.to(part.dtype))
+    return mixed + block.ff(cast(nn.Module, block.norm3)(mixed))
 
 
-def _placed(block: BasicTransformerBlock, states: Tensor, places: tuple[int, ...]) -> Tensor:
-    if block.pos_embed is None:
-        return states
-    table = block.pos_embed.pe[:, torch.tensor(places, device=states.device)]  # (1, frames, C)
-    return states + table.to(states.dtype)
+def _attend_window(block: BasicTransformerBlock, window: _Laid, states: Tensor) -> Tensor:
+    states = states + block.attn1(window.place(block, block.norm1(states)))
+    if block.attn2 is not None and block.norm2 is not None:
+        states = states + block.attn2(window.place(block, block.norm2(states)))
+    return states
