@@ -19,11 +19,6 @@ class FakeClips:
         cls.opened.append((source, options))
         return cls()
 
-    @classmethod
-    def random(cls, preset: str, *, seed: int, device: str) -> "FakeClips":
-        cls.opened.append((preset, {"random": seed, "device": device}))
-        return cls()
-
     def __call__(self, prompt: str, *, progress: Any = None, **options: Any) -> LayerStack:
         type(self).calls.append({"prompt": prompt, **options})
         frames, height, width = options.get("frames", 3), options.get("height", 24), options.get("width", 32)

@@ -129,6 +129,10 @@ def test_sixteen_bits_stay_where_the_format_has_them(tmp_path: Path) -> None:
     for name in ("a", "a.apng", "a.sheet.png"):
         path, *_ = export_clip(stack, tmp_path / name, Export(bit_depth=16))
         assert float((read(path)[:, 3:] - fine).abs().max()) < 1 / 65535
+    deep = replace(stack, meta=replace(stack.meta, bit_depth=16))
+    for name in ("c", "c.webp"):  # as the stack says, where the format can
+        export_clip(deep, tmp_path / name)
+    assert torch.equal(read(tmp_path / "c")[:, 3:], read(tmp_path / "a")[:, 3:])
     with pytest.raises(FormatError, match=r"8 bits.*\.mov"):
         check_export(tmp_path / "b.webm", Export(bit_depth=16))
 

@@ -3,6 +3,8 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TASK = "transparent-video"
-RANDOM = "random"  # --model random:tiny
 _PICTURE, _MOTION, _WRITING = "The picture", "How it moves", "What is written"
 _SIZE = re.compile(r"(\d+)[x×](\d+)")
 
@@ -177,8 +178,23 @@ def animate(
         ),
     ] = None,
     bits: Annotated[
-        int, typer.Option("--bits", metavar="8|16", help="Of PNG, APNG and sheets.", rich_help_panel=_WRITING)
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--bits",
+            metavar="8|16",
+            help="Of PNG, APNG and sheets; by default the picture's.",
+            rich_help_panel=_WRITING,
+            show_default=False,
+        ),
+    ] = None,
+    padding: Annotated[
+        bool,
+        typer.Option(
+            "--padding/--no-padding",
+            help="Below alpha 0, colour continues what is beside it.",
+            rich_help_panel=_WRITING,
+        ),
+    ] = True,
     sidecar: Annotated[
         bool, typer.Option("--sidecar/--no-sidecar", help="Settings as OUT.json.", rich_help_panel=_WRITING)
     ] = True,
@@ -192,14 +208,6 @@ def animate(
             show_default=False,
         ),
     ] = None,
-    download: Annotated[
-        bool,
-        typer.Option(
-            "--download",
-            help="Components that FILE.toml names by hub id may be fetched.",
-            rich_help_panel="Common options",
-        ),
-    ] = False,
     device: Device = "auto",
     seed: Seed = None,
     offline: Offline = False,
@@ -221,7 +229,14 @@ def animate(
             if given is not None:
                 raise ConfigError(f"{name} is about your picture, and there is none", "give --image FILE")
     export = _export(
-        over, linear_light, premultiplied=premultiplied, split=split, matte=matte, bits=bits, sidecar=sidecar
+        over,
+        linear_light,
+        matte=matte,
+        bit_depth=bits,
+        premultiplied=premultiplied,
+        split=split,
+        sidecar=sidecar,
+        padded=padding,
     )
     targets = _checked(out or ["clip.webm"], export, overwrite)
     width, height = (None, None) if size is None else _pixels(size)
@@ -251,32 +266,43 @@ def animate(
     }
     # What was not asked for is the pipeline's to choose.
     options = {name: value for name, value in options.items() if value is not None}
-    pipe = _open(find(TASK), model, device=device, offline=offline, download=download)
-    with step_progress(None, "steps", quiet=quiet) as advance:
-        stack = pipe(prompt, progress=_advancing(advance), **options)
+    pipe = _open(find(TASK), model, device=device, offline=offline)
+    with _StepBar(quiet) as bar:
+        stack = pipe(prompt, progress=bar, **options)
     _write(stack, targets, export, overwrite, quiet=quiet)
 
 
-def _advancing(advance: Callable[[], None]) -> Callable[[int, int], None]:
-    return lambda done, total: advance()
+class _StepBar:
+    """A bar over steps whose number is known at the first of them."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._shown = quiet, ExitStack()
+        self._advance: Callable[[], None] | None = None
+
+    def __enter__(self) -> "_StepBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._advance is None:
+            self._advance = self._shown.enter_context(step_progress(total, "steps", quiet=self._quiet))
+        self._advance()
 
 
-def _export(over: str | None, linear_light: bool, *, matte: str | None, bits: int, **ways: bool) -> "Export":
+def _export(over: str | None, linear_light: bool, *, matte: str | None, **ways: Any) -> "Export":
     from pellucid.io.backdrop import open_backdrop
     from pellucid.io.export import Export
 
     if linear_light and over is None:
         raise ConfigError("--linear-light is for a clip laid over something", "give --over COLOR or FILE")
     below = None if over is None else open_backdrop(over)
-    return Export(
-        over=below, linear=linear_light, matte=None if matte is None else _color(matte), bit_depth=bits, **ways
-    )
+    return Export(over=below, linear=linear_light, matte=None if matte is None else _color(matte), **ways)
 
 
 def _checked(outs: Sequence[str], export: "Export", overwrite: bool) -> list[str]:
     """Say before the work whether every file can be written."""
-    from dataclasses import replace
-
     from pellucid.io.export import check_export, targets
 
     taken: set[Path] = set()
@@ -304,27 +330,20 @@ def _color(text: str) -> Any:
     return parse_color(text)
 
 
-def _open(method: "Method", model: str | None, *, device: str, offline: bool, download: bool) -> Any:
+def _open(method: "Method", model: str | None, *, device: str, offline: bool) -> Any:
     from pellucid.hub.pretrained import bundled
     from pellucid.registry import resolve
 
-    pipeline = resolve(method.pipeline)
-    if model is None and not bundled(method.name):
+    if model is None and not bundled(method.name):  # before the libraries of the pipeline are loaded
         raise WeightsError(
             "no weights for clips with alpha ship with this package yet",
             "give --model DIR of a trained model, --model FILE.toml of components, or --model random:tiny to try it",
         )
-    kind, _, preset = (model or "").partition(":")
-    if kind == RANDOM and not Path(kind).exists():
-        logger.warning("the weights are random: the clip shows how it is made, and nothing else")
-        return pipeline.random(preset or "tiny", seed=0, device=device)
-    return pipeline.from_pretrained(model, device=device, offline=offline, download=download)
+    return resolve(method.pipeline).from_pretrained(model, device=device, offline=offline)
 
 
 def _write(stack: Any, outs: Sequence[str], export: "Export", overwrite: bool, *, quiet: bool) -> None:
     """Write every file; one that fails does not keep the others from being written."""
-    from dataclasses import replace
-
     from pellucid.io.export import export_clip
 
     failed: list[PellucidError] = []

@@ -6,7 +6,7 @@ and players that mix it into the edge.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Export:
         over: what the clip is laid over; the file is opaque then.
         linear: lay it over in linear light.
         matte: colour ``(3,)`` that half-transparent pixels of a GIF are mixed with; None keeps their own.
-        bit_depth: 8, or 16 for PNG and APNG.
+        bit_depth: 8, or 16 for PNG and APNG; None is the stack's where the format holds it.
         sidecar: write the settings beside the file as JSON.
         overwrite: replace what is there.
     """
@@ -54,7 +54,7 @@ class Export:
     over: Backdrop | None = None
     linear: bool = False
     matte: Tensor | None = None
-    bit_depth: int = 8
+    bit_depth: int | None = None
     sidecar: bool = True
     overwrite: bool = False
 
@@ -65,7 +65,7 @@ class Export:
             raise ConfigError(f"{given[0]} and {given[1]} exclude each other", "leave one of them out")
         if self.linear and self.over is None:
             raise ConfigError("linear light is for a clip laid over something", "add what lies below")
-        if self.bit_depth not in (8, 16):
+        if self.bit_depth not in (None, 8, 16):
             raise ConfigError(f"bit depth must be 8 or 16, found {self.bit_depth}")
 
 
@@ -138,6 +138,9 @@ def export_clip(
     if stack.fps is None or stack.frames is None:
         raise FormatError(f"{path}: a clip has frames over time, found a still picture", "use io.save")
     check_export(path, export)
+    if export.bit_depth is None:
+        deep = find_format(path, time=True).deep
+        export = replace(export, bit_depth=stack.meta.bit_depth if deep else 8)
     frame_of = _frames(stack)
     facts = settings if settings is not None else settings_of(stack)
     written: list[Path] = []
@@ -180,7 +183,7 @@ def _write(
             frames = fill_invisible(frames)
         if export.premultiplied:
             frames = torch.cat([frames[:, :3] * frames[:, 3:], frames[:, 3:]], dim=1)
-        depth, fps = export.bit_depth, stack.fps
+        depth, fps = export.bit_depth or 8, stack.fps
         return [*save_sheet(frames, fps, target, bit_depth=depth, overwrite=export.overwrite, settings=settings)]
     options: dict[str, Any] = {}
     if target.suffix.lower() == ".gif" and has_alpha:
@@ -192,7 +195,7 @@ def _write(
         stack.fps,
         has_alpha,
         overwrite=export.overwrite,
-        bit_depth=export.bit_depth,
+        bit_depth=export.bit_depth or 8,
         padded=export.padded,
         premultiplied=export.premultiplied,
         settings=settings,

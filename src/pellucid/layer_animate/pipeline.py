@@ -321,6 +321,7 @@ class TransparentVideoPipeline:
             "tta": tta or 1,
             "low_memory": low_memory,
             "random_weights": self.random_weights,
+            "padded": True,  # asks `io.video.save_video` to fill the colour below alpha 0
             "unknown": list(unknown),
             "dropped": len(dropped),
         }
