@@ -54,12 +54,13 @@ def run(unet: UNetMotionModel, frames: int = 3) -> Tensor:
         return unet(latents, 500, encoder_hidden_states=text.repeat_interleave(frames, 0)).sample
 
 
-def units_file(unet: UNetMotionModel, layers: int = 1) -> dict[str, Tensor]:
+def units_file(unet: UNetMotionModel, count: int = 1) -> dict[str, Tensor]:
     """A file as LayerDiffuse's for SD1.5, of the size of this network."""
     torch.manual_seed(2)
     state: dict[str, Tensor] = {}
     for i, attn in enumerate(spatial_attentions(unet, None).values()):
-        unit = SharingUnit(*(projections(attn)[which].in_features for which in ("to_q", "to_k")), RANK, layers)
+        layers = projections(attn)
+        unit = SharingUnit(layers["to_q"].in_features, layers["to_k"].in_features, RANK, count)
         state |= {f"hookers.layers.{i}.{key}": value for key, value in unit.state_dict().items()}
     return state
 
