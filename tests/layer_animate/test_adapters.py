@@ -124,11 +124,9 @@ def test_gradients_reach_all_adapters_and_nothing_else(unet: UNetMotionModel) ->
 
 
 @torch.no_grad()
-def test_a_file_holds_all_that_was_trained(unet: UNetMotionModel, tmp_path: Path) -> None:
+def test_a_folder_holds_all_that_was_trained(unet: UNetMotionModel, tmp_path: Path) -> None:
     sets = {"motion": _trained(unet, "motion", 2), "spatial": _trained(unet, "spatial", 3)}
-    file = save_adapters(tmp_path / "still_moving.safetensors", sets, {"frames": 4})
-    assert file.with_suffix(".json").is_file()
-    loaded = load_adapters(file, unet)
+    loaded = load_adapters(save_adapters(tmp_path / "weights", sets, "A card."), unet)
     assert {title: adapters.rank for title, adapters in loaded.items()} == {"motion": 2, "spatial": 3}
     results: list[torch.Tensor] = []
     for some in (sets, loaded):
@@ -141,7 +139,8 @@ def test_a_file_holds_all_that_was_trained(unet: UNetMotionModel, tmp_path: Path
 
 
 def test_files_of_another_network_and_damaged_ones_are_named(unet: UNetMotionModel, tmp_path: Path) -> None:
-    file = save_adapters(tmp_path / "a.safetensors", {"motion": make_adapters(unet, "motion", 2)}, {})
+    folder = save_adapters(tmp_path / "a", {"motion": make_adapters(unet, "motion", 2)}, "A card.")
+    file = folder / "model.safetensors"
     other = build(
         preset(
             "tiny",
@@ -151,7 +150,7 @@ def test_files_of_another_network_and_damaged_ones_are_named(unet: UNetMotionMod
         ifa=False,
     ).unet
     with pytest.raises(WeightsError, match=r"wrong-shaped"):
-        load_adapters(file, other)
+        load_adapters(folder, other)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(WeightsError, match="damaged"):
         load_adapters(file, unet)

@@ -11,7 +11,6 @@ They hang on the layers as forward hooks: the network's own weights, keys and pr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,16 +19,15 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from pellucid.errors import ConfigError, WeightsError
-from pellucid.hub.pretrained import expect_tensors, read_state
-from pellucid.io.files import atomic_path
+from pellucid.hub.pretrained import expect_tensors, read_state, save_pretrained
 
 Place = Literal["spatial", "motion"]
 
+METHOD = "still_moving"
 RANK = 16  # spec Sec. 8
 _MOTION = "motion_modules"
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -185,38 +183,44 @@ def adapter_state(sets: Mapping[str, Adapters]) -> dict[str, Tensor]:
 
 
 def save_adapters(
-    path: str | Path, sets: Mapping[str, Adapters], facts: Mapping[str, Any], *, overwrite: bool = False
+    folder: str | Path,
+    sets: Mapping[str, Adapters],
+    card: str,
+    training: Mapping[str, Any] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Write sets of adapters: one safetensors file in float32, and what they belong to as JSON beside it.
+    """Write sets of adapters as a folder of weights, in float32.
 
     Args:
-        path: ``*.safetensors``.
+        folder: gets ``config.json``, ``model.safetensors``, ``README.md``.
         sets: for example ``{"motion": ..., "spatial": ...}``.
-        facts: plain values: base, frames, steps of either training.
-        overwrite: replace what is there.
+        card: text of the model card.
+        training: plain facts on how they were made.
+        overwrite: replace a folder of weights.
 
     Returns:
-        The safetensors file.
+        The folder.
 
     Raises:
-        InputError: the place cannot be written.
+        WeightsError: the folder is there.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    state = {key: value.cpu().float().contiguous() for key, value in adapter_state(sets).items()}
-    ranks = {title: adapters.rank for title, adapters in sets.items()}
-    text = json.dumps({"kind": "adapters", "ranks": ranks, **facts}, indent=2, ensure_ascii=False) + "\n"
-    with atomic_path(target, overwrite) as part, atomic_path(target.with_suffix(".json"), overwrite) as note:
-        part.write_bytes(save(state, metadata={"format": "pt"}))
-        note.write_text(text, encoding="utf-8")
-    return target
+    return save_pretrained(
+        folder,
+        method=METHOD,
+        config={"ranks": {title: adapters.rank for title, adapters in sets.items()}},
+        state=adapter_state(sets),
+        card=card,
+        training=training,
+        overwrite=overwrite,
+    )
 
 
 def load_adapters(source: str | Path | Mapping[str, Tensor], network: nn.Module) -> dict[str, Adapters]:
     """Make the sets of adapters of a file or state, for a network, not attached.
 
     Args:
-        source: a file of `save_adapters`, or what `adapter_state` gave.
+        source: a folder of `save_adapters`, its safetensors file, or what `adapter_state` gave.
         network: they must fit it.
 
     Returns:
