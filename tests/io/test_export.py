@@ -66,6 +66,19 @@ def test_alpha_comes_back_within_what_the_format_can(tmp_path: Path, suffix: str
     assert float(shown.max()) <= (2 / 255 if suffix in (*EXACT, ".sheet.png") else 8 / 255)
 
 
+@pytest.mark.parametrize("suffix", [".mov", ".webm"])
+def test_alpha_that_is_grain_comes_back_as_well(tmp_path: Path, suffix: str) -> None:
+    layer = clip().layers[0]
+    grain = torch.rand(layer.pixels[:, :1].shape, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    noisy = replace(clip(), layers=(replace(layer, alpha=grain),))
+    path, *_ = export_clip(noisy, tmp_path / f"a{suffix}")
+    worst = float((read(path)[:, 3:] - grain).abs().max()) * 255
+    assert worst <= {".mov": 1, ".webm": 2}[suffix] + 1e-3
+    export_clip(clip(), tmp_path / f"b{suffix}")
+    sizes = [(tmp_path / f"{name}{suffix}").stat().st_size for name in "ab"]
+    assert sizes[1] < sizes[0] / 4  # what is smooth is not written as if it were grain
+
+
 @pytest.mark.parametrize("suffix", [*EXACT, ".mov", ".sheet.png"])
 def test_hidden_colour_is_padded_unless_it_is_to_stay(tmp_path: Path, suffix: str) -> None:
     stack = clip()

@@ -236,9 +236,7 @@ class VideoWriter:
             raise ConfigError(f"fps must be above 0, found {fps}")
         keeps_alpha = alpha and background is None
         self._padded, self._premultiplied = padded and keeps_alpha, premultiplied and keeps_alpha
-        # Alpha below half of the format's smallest step is written as 0, so the colour there counts as hidden.
-        finest = 65535 if bit_depth > 8 else 1023 if self.path.suffix.lower() == ".mov" else 255
-        self._hidden = 0.5 / finest
+        self._levels = 65535 if bit_depth > 8 else 1023 if self.path.suffix.lower() == ".mov" else 255
         if self.path.suffix.lower() == ".mp4" and keeps_alpha:
             able = suffixes_that("time", "alpha")
             raise FormatError(f"{path}: MP4 cannot hold alpha", f"give a background, or use one of {able}")
@@ -330,7 +328,7 @@ class VideoWriter:
             self._clipped += 1
             frame = frame.clamp(0, 1)
         if self._padded:
-            frame = fill_invisible(torch.cat([frame[:3], F.threshold(frame[3:], self._hidden, 0.0)]))
+            frame = pad_hidden(frame, self._levels)
         if self._premultiplied:
             frame = torch.cat([frame[:3] * frame[3:], frame[3:]])
         try:
@@ -359,6 +357,20 @@ class VideoWriter:
 
     def _failure(self, error: FFmpegError | OSError) -> InputError:
         return write_error(self.path, error if isinstance(error, OSError) else OSError(error.errno, error.strerror))
+
+
+def pad_hidden(rgba: Tensor, levels: int = 255) -> Tensor:
+    """Continue the visible colour where a file will hold alpha 0.
+
+    Args:
+        rgba: ``(..., 4, H, W)``, straight alpha, in [0, 1].
+        levels: the largest number that the file has for alpha; below half a step of it alpha is written as 0.
+
+    Returns:
+        The same shape; alpha that is written as 0 is 0.
+    """
+    alpha = F.threshold(rgba[..., 3:, :, :], 0.5 / levels, 0.0)
+    return fill_invisible(torch.cat([rgba[..., :3, :, :], alpha], dim=-3))
 
 
 def save_video(
