@@ -14,7 +14,8 @@ from pellucid.errors import ConfigError
 class Method:
     """One paper's room: its task, its command, and where its pipeline, recipe and steps are.
 
-    ``vectors`` is the function that trains word vectors by a recipe, of a room that reads text.
+    ``vectors`` is the function that trains word vectors by a recipe, of a room that reads text. ``describe`` is the
+    function that says what a published file or folder is, of a room that can use some as they are.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Method:
     evaluate: str
     summary: str
     vectors: str = ""
+    describe: str = ""
 
     def module(self, name: str) -> Any:
         """Import a module of the room, for what its verb needs besides the pipeline."""
@@ -70,6 +72,7 @@ METHODS: dict[str, Method] = {
             train="pellucid.layer_animate.train",
             evaluate="pellucid.layer_animate.evaluate",
             summary="words and a picture with alpha become a film with alpha",
+            describe="pellucid.layer_animate.describe:describe",
         ),
     )
 }

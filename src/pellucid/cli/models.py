@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.cli.common import Debug, Offline, Overwrite, Quiet, Verbose, start_logging
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, WeightsError
 
 app = typer.Typer(
     help="List, find, describe and fetch weights; train word vectors.",
@@ -50,9 +50,14 @@ def path(name: Name, method: MethodName = None, offline: Offline = False, debug:
 def info(
     name: Name, method: MethodName = None, as_json: Json = False, offline: Offline = False, debug: Debug = False
 ) -> None:
-    """Print size, configuration, training and the card of NAME."""
+    """Print size, configuration, training and the card of NAME, or what a published file or folder is."""
     from pellucid.hub.pretrained import weights_id
 
+    published = _published(name)
+    if published is not None:
+        lines: list[str] = published.lines()
+        typer.echo(json.dumps(dataclasses.asdict(published), indent=2) if as_json else "\n".join(lines))
+        return
     folder = _find(name, method, offline=offline)
     facts = {"id": weights_id(folder)} | _facts(folder, name)
     if as_json:
@@ -124,6 +129,32 @@ def _find(name: str, method: str | None, *, offline: bool) -> Path:
         raise ConfigError(f"{name} ships for {', '.join(rooms)}", "add --method")
     room = method or (rooms[0] if rooms else next(iter(METHODS)))
     return resolve_weights(name, room=room, default=name, offline=offline)
+
+
+def _published(name: str) -> Any | None:
+    """What a room says of somebody else's file or folder; None when NAME is one of ours, or nothing of this machine."""
+    from pellucid.hub.pretrained import bundled
+    from pellucid.registry import METHODS, resolve
+
+    place = Path(name).expanduser()
+    if not place.exists() or any(entry.name == name for entry in bundled()) or _is_ours(place):
+        return None
+    for method in METHODS.values():
+        if method.describe:
+            found = resolve(method.describe)(place)
+            if found.kind != "unknown":
+                return found
+            raise WeightsError(f"{place}: {found.title}")
+    return None
+
+
+def _is_ours(place: Path) -> bool:
+    from pellucid.hub.pretrained import CONFIG
+
+    try:
+        return "method" in json.loads((place / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _facts(folder: Path, name: str) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def _components(place: Path) -> Description:
 
 
 def _family(shapes: Mapping[str, tuple[int, ...]], end: str) -> str:
-    widths = {shape[1] for key, shape in shapes.items() if key.endswith(end)}
+    widths = {shape[1] for key, shape in shapes.items() if key.endswith(end) and "motion_modules." not in key}
     return _TEXT_WIDTHS.get(min(widths), "") if widths else ""
 
 
