@@ -339,7 +339,7 @@ def _fallen(source: Tensor, s: Stage, box: tuple[float, float, float, float]) ->
 
 
 def _within(distance: Tensor, half: float, number: int) -> Tensor:
-    """Whether a pixel belongs to a piece, by its distance from the piece's middle; the outer ones hold soft edges too."""
+    """Whether a pixel belongs to a piece, by the distance from its middle; the outer ones hold soft edges too."""
     side = half / _TILES + 1e-4
     before = side + 0.2 if number == 0 else side
     after = side + 0.2 if number == _TILES - 1 else side
