@@ -107,8 +107,8 @@ def make_drawings(n: int, seed: int, *, shapes: int = _MOST) -> Drawings:
     stripes = torch.where((kinds > 0.8) & (shapes > 1), uniform(6.0, 14.0), 0.0)
     extra = uniform(0.0, 1.0) < 0.5
     present = (torch.arange(_MOST) == 0) | (extra & (torch.arange(_MOST) < shapes))
-    limited = (part.clamp(0.0, 1.0) for part in (colour, shade))
-    return Drawings(kind, hue, *limited, centre, radius, turn, soft, opacity, stripes, present)
+    colour, shade = colour.clamp(0.0, 1.0), shade.clamp(0.0, 1.0)
+    return Drawings(kind, hue, colour, shade, centre, radius, turn, soft, opacity, stripes, present)
 
 
 def render(drawings: Drawings, size: int, place: Tensor | None = None) -> Tensor:

@@ -291,7 +291,7 @@ def decode_chunks(
     """Decode as `decode_rgba` does, yielding ``chunk`` pictures at a time: memory does not grow with their number."""
     if tta not in VIEWS:
         raise ConfigError(f"tta must be one of {', '.join(map(str, VIEWS))}, found {tta}")
-    if raw.ndim != 4 or chunk < 1:
+    if raw.ndim != 4 or not raw.numel() or chunk < 1:
         raise InputError(f"latents must be (N, C, h, w) and chunks at least 1, found {tuple(raw.shape)} and {chunk}")
     device = next(vae.parameters()).device
     for part in raw.split(chunk):
@@ -333,7 +333,7 @@ def decode_rgba(
 
     Raises:
         ConfigError: an impossible ``tta``.
-        InputError: latents of another shape, or smaller than ``size``.
+        InputError: latents of another shape, none, or smaller than ``size``.
     """
     pictures: Tensor | None = None
     done = 0
@@ -342,8 +342,7 @@ def decode_rgba(
             pictures = torch.empty(raw.shape[0], *part.shape[1:], device=device or part.device)
         pictures[done : done + len(part)] = part
         done += len(part)
-    if pictures is None:
-        raise InputError(f"there are no latents to decode: {tuple(raw.shape)}")
+    assert pictures is not None  # there is at least one chunk
     return pictures
 
 

@@ -5,7 +5,7 @@ mid-grey in [-1, 1], D_sd*(x) what the VAE decodes, in [-1, 1]. Everything is co
 pixels, so weights do not depend on the size.
 
     E and D:  L1(y, (A, C)) + gradient L1(y_A, A) + |D_sd*(x_a) - v| + L1 on a random colour
-    VAE:      |D_sd*(x) - v| + 1/2 gradient L1 + 1e-6 KL
+    VAE:      |D_sd*(x) - v| + 2 (D_sd*(x) - v)^2 + 1/2 gradient L1 + 1e-6 KL
 """
 
 from __future__ import annotations
@@ -57,8 +57,12 @@ def composite_loss(found: Tensor, truth: Tensor, backdrop: Tensor) -> Tensor:
         truth: alpha, R, G, B.
         backdrop: ``(N, 3, 1, 1)`` in [0, 1].
     """
-    shown = [part[:, :1] * part[:, 1:] + (1.0 - part[:, :1]) * backdrop for part in (found.float(), truth.float())]
-    return F.l1_loss(*shown)
+
+    def shown(picture: Tensor) -> Tensor:
+        alpha = picture[:, :1]
+        return alpha * picture[:, 1:] + (1.0 - alpha) * backdrop
+
+    return F.l1_loss(shown(found.float()), shown(truth.float()))
 
 
 def transparency_loss(
@@ -96,7 +100,14 @@ def transparency_loss(
 
 
 def vae_loss(
-    vae_picture: Tensor, grey: Tensor, mean: Tensor, logvar: Tensor, *, gradient: float = 0.5, kl: float = 1e-6
+    vae_picture: Tensor,
+    grey: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    *,
+    square: float = 2.0,
+    gradient: float = 0.5,
+    kl: float = 1e-6,
 ) -> dict[str, Tensor]:
     """The loss of a small VAE on greyed pictures, with its terms by name.
 
@@ -105,18 +116,22 @@ def vae_loss(
         grey: v.
         mean: of the posterior, ``(N, C, h, w)``.
         logvar: its log-variance.
+        square: factor of the mean square. With L1 alone a young VAE stays at plain grey: most of v is exactly that, and
+            the L1's best constant is the median.
         gradient: factor of `gradient_loss`.
         kl: factor of the divergence, which is counted per number of the picture as the L1 is: summed over the latent,
             divided by 3HW.
 
     Returns:
-        ``loss``, ``l1``, ``gradient`` and ``kl``, the last three without their factors.
+        ``loss``, ``l1``, ``square``, ``gradient`` and ``kl``, all but the first without their factors.
     """
     mean, logvar = mean.float(), logvar.float()
     nats = 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).sum() / grey.numel()
     terms = {
         "l1": F.l1_loss(vae_picture.float(), grey.float()),
+        "square": F.mse_loss(vae_picture.float(), grey.float()),
         "gradient": gradient_loss(vae_picture, grey),
         "kl": nats,
     }
-    return {"loss": terms["l1"] + gradient * terms["gradient"] + kl * nats, **terms}
+    total = terms["l1"] + square * terms["square"] + gradient * terms["gradient"] + kl * nats
+    return {"loss": total, **terms}

@@ -45,11 +45,13 @@ class VaeSection(Section):
 
     Attributes:
         steps: 0 keeps the VAE of ``start`` as it is; as many as ``train.steps`` trains nothing else.
+        square: factor of the mean square.
         gradient: factor of the gradient loss.
-        kl: factor of the divergence, see `transparency_losses.vae_loss`.
+        kl: factor of the divergence; see `transparency_losses.vae_loss`.
     """
 
     steps: int = Field(default=0, ge=0)
+    square: float = Field(default=2.0, ge=0)
     gradient: float = Field(default=0.5, ge=0)
     kl: float = Field(default=1e-6, ge=0)
 

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 16  # pictures measured at a time
 _SHOWN = 8
+_FIRST_LOGVAR = -6.0  # a spread of 0.05
 
 CITATION = "Bai, Zhou, Wang, Chen, Yang, Lei, Wang: Layer-Animate for Transparent Video Generation."
 
@@ -116,6 +117,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         )
     if recipe.start is None:
         model = LatentTransparency(recipe.config())
+        _quieten(model.vae)
     else:
         config = read_config(recipe.start)
         model = LatentTransparency(
@@ -172,7 +174,8 @@ def step(state: TrainState, batch: tuple[Tensor, Tensor, int]) -> dict[str, Tens
     vae = room.model.vae.requires_grad_(first)
     if first:
         found = state.modules[name](grey, number ^ recipe.seed << 32)
-        terms = vae_loss(found[0], grey, *found[1:], gradient=recipe.vae.gradient, kl=recipe.vae.kl)
+        factors = recipe.vae.model_dump(include={"square", "gradient", "kl"})
+        terms = vae_loss(found[0], grey, *found[1:], **factors)
     else:
         found, picture = state.modules[name](rgba, vae, room.model.config.offset_scale)
         truth = torch.cat([rgba[:, 3:], pad_rgb(rgba)], dim=1)
@@ -190,7 +193,7 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
 
     Returns:
         ``alpha_mae`` and ``colour_mae``, mean absolute errors in [0, 1], the second weighted with the true alpha;
-        ``opaque_mae``, the first of a decoder that says alpha 1 everywhere; ``grey_mae``, of the VAE's picture
+        ``nothing_mae``, the first of a decoder that says alpha 0 everywhere; ``grey_mae``, of the VAE's picture
         against the greyed truth; ``latent_mean`` and ``latent_std`` of the raw latents.
     """
     room: Room = state.room
@@ -212,7 +215,7 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
                     (found[:, 3:] - alpha).abs().mean() * len(truth),
                     ((found[:, :3] - truth[:, :3]).abs() * alpha).sum(),
                     3.0 * alpha.sum(),
-                    (1.0 - alpha).mean() * len(truth),
+                    alpha.mean() * len(truth),
                     grey * len(truth),
                 ]
             )
@@ -226,7 +229,7 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
     return {
         "alpha_mae": float(sums[0] / count),
         "colour_mae": float(sums[1] / sums[2].clamp(min=1e-8)),
-        "opaque_mae": float(sums[3] / count),
+        "nothing_mae": float(sums[3] / count),
         "grey_mae": float(sums[4] / count),
         **room.latent,
     }
@@ -285,6 +288,17 @@ def export(state: TrainState, modules: Mapping[str, nn.Module], folder: Path, fi
     )
 
 
+def _quieten(vae: AutoencoderKL) -> None:
+    """Let a random VAE begin with little noise: at a spread of 1, as torch begins, it learns to ignore its latent."""
+    with torch.no_grad():
+        convolution = vae.quant_conv
+        assert convolution is not None
+        assert convolution.bias is not None
+        half = convolution.bias.shape[0] // 2
+        convolution.weight[half:] *= 0.1
+        convolution.bias[half:] = _FIRST_LOGVAR
+
+
 def _parts(modules: Mapping[str, nn.Module]) -> tuple[AutoencoderKL, TransparencyEncoder, TransparencyDecoder]:
     grey, both = modules["vae"], modules["transparency"]
     assert isinstance(grey, GreyVae)
@@ -299,7 +313,7 @@ def _card(state: TrainState, figures: Mapping[str, float]) -> str:
     name = recipe.name or "unnamed"
     rows = [
         Figure(
-            "held-out pictures, round trip", "alpha, mean absolute error", figures["alpha_mae"], figures["opaque_mae"]
+            "held-out pictures, round trip", "alpha, mean absolute error", figures["alpha_mae"], figures["nothing_mae"]
         )
         if "alpha_mae" in figures
         else Figure("training", "step", float(state.step), 0.0)
@@ -309,7 +323,7 @@ def _card(state: TrainState, figures: Mapping[str, float]) -> str:
         f"layer_animate/{name}",
         summary=(
             "Turns pictures with alpha into latents of a small VAE and back: VAE, transparency encoder and decoder. "
-            "Doing nothing is here to call every pixel opaque."
+            "Doing nothing is here to call every pixel transparent."
         ),
         data=f"Trained on {len(room.train):,} pictures: {room.train.name}."
         + (" Drawn by code of this package, free of rights of others." if drawn else " Licences: see the data set."),
