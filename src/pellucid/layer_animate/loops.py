@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -50,13 +51,14 @@ class Fade:
     target: int
 
     @classmethod
-    def closing(cls, frames: int, base_index: int | None, length: int = 4) -> Fade | None:
+    def closing(cls, frames: int, base_index: int | None, length: int | None = None) -> Fade | None:
         """Choose the end that has room beside the base frame; the last frames where both have.
 
         Args:
             frames: F.
             base_index: m, which must stay as it is; None when no frame is fixed.
-            length: k, how many frames go over; fewer where the base frame is in the way.
+            length: k, how many frames go over, fewer where the base frame is in the way; None is a quarter of the
+                clip, and four at least. That closes even a straight drift: see `seam`.
 
         Returns:
             None when there is nothing to fade, in a clip of one frame.
@@ -64,18 +66,20 @@ class Fade:
         Raises:
             ConfigError: ``length`` is below 1.
         """
+        length = max(4, frames // 4) if length is None else length
         if length < 1:
             raise ConfigError(f"a closed loop fades at least 1 frame, found {length}")
         after = frames - 1 if base_index is None else frames - 1 - base_index
         before = 0 if base_index is None else base_index
         if not max(after, before):
             return None
-        if after >= length or after >= before:
-            count = min(length, after)
-            weights = tuple((j + 1) / (count + 1) for j in range(count))
-            return cls(tuple(range(frames - count, frames)), weights, 0)
-        count = min(length, before)
-        return cls(tuple(range(count)), tuple((count - j) / (count + 1) for j in range(count)), frames - 1)
+        late = after >= length or after >= before
+        count = min(length, after if late else before)
+        # Half a cosine, because a straight ramp leaves too large a step at the seam.
+        weights = [0.5 - 0.5 * math.cos(math.pi * (place + 1) / (count + 1)) for place in range(count)]
+        if late:
+            return cls(tuple(range(frames - count, frames)), tuple(weights), 0)
+        return cls(tuple(range(count)), tuple(reversed(weights)), frames - 1)
 
     def noise(self, noise: Tensor) -> Tensor:
         """Fade noise without making it weaker: the mixture of two draws is brought back to unit variance.

@@ -57,7 +57,7 @@ class Sampling:
             t = 0 and without motion, and leaves it out of the steps: faster, but not how the networks were trained.
         loop: ``closed`` fades the clip's ends into one another, ``circular`` lets the windows of the motion modules go
             round; ``pingpong`` changes nothing here, see `loops.play_order`.
-        closed_frames: k, how many frames ``closed`` changes.
+        closed_frames: k, how many frames ``closed`` changes; None is a quarter of the clip.
         context_length: frames that motion modules see at once; longer clips are windowed. 16 is AnimateDiff's.
         context_stride: frames from one window to the next.
         guidance_branches: ``together`` in one batch, or ``apart``, one after the other, in half the memory.
@@ -78,7 +78,7 @@ class Sampling:
     similarity: float | None = None
     reference: Literal["parallel", "isolated"] = "parallel"
     loop: str = "none"
-    closed_frames: int = 4
+    closed_frames: int | None = None
     context_length: int = 16
     context_stride: int = 4
     guidance_branches: Literal["together", "apart"] = "together"
@@ -99,7 +99,7 @@ class Sampling:
         ):
             if value not in known:
                 raise ConfigError(f"{name} {value!r} is not known", f"use one of {', '.join(known)}")
-        if min(self.chunk, self.query_chunk) < 0 or self.closed_frames < 1:
+        if min(self.chunk, self.query_chunk) < 0 or (self.closed_frames is not None and self.closed_frames < 1):
             raise ConfigError("chunk and query_chunk must be 0 or more, closed_frames 1 or more")
         if self.context_length < 1 or not 1 <= self.context_stride <= self.context_length:
             raise ConfigError(
@@ -273,14 +273,17 @@ def _denoise(
     extra: dict[str, Any] = {}
     if sampling.scheduler == "euler-a":
         extra["generator"] = noise.generators if len(noise.generators) > 1 else noise.generators[0]
-    # The ends meet with a fifth of the steps left, so that the network still cleans up what the fade left behind.
-    last_fade = len(timesteps) - 1 - len(timesteps) // 5
+    # With a fifth of the steps left the network still cleans up what a fade leaves behind; after the last step nothing
+    # pulls the ends apart any more.
+    early, last = len(timesteps) - 1 - len(timesteps) // 5, len(timesteps) - 1
     for index, timestep in enumerate(timesteps):
         seen = scheduler.scale_model_input(moving, timestep)
         predicted = runner.predict(seen, timestep)
-        if fade is not None and index == last_fade:
-            predicted = _faded(runner, scheduler, fade, seen, predicted, timestep)
+        if fade is not None and index == early != last:
+            moving = moving + _towards_closed(runner, scheduler, fade, seen, predicted, timestep)
         moving = scheduler.step(predicted, timestep, moving, **extra).prev_sample
+        if fade is not None and index == last:
+            moving = runner.without_base(fade.picture(runner.whole(moving)))
         if on_step is not None:
             on_step(index, runner.whole(moving))
         if progress is not None:
@@ -288,14 +291,15 @@ def _denoise(
     return moving
 
 
-def _faded(
+def _towards_closed(
     runner: _Runner, scheduler: Scheduler, fade: Fade, seen: Tensor, predicted: Tensor, timestep: Tensor
 ) -> Tensor:
-    """Change the predicted noise so that the pictures it stands for go over into one another."""
+    """What to add to the solver's latents so that the pictures in them go over into one another; the noise stays."""
     a, s = signal_and_noise(scheduler, timestep)
     clean = (seen - s * predicted) / a
     faded = runner.without_base(fade.picture(runner.whole(clean)))
-    return predicted + (clean - faded) * (a / s)
+    scale = float(scheduler.scale_model_input(torch.ones(()), timestep))
+    return (faded - clean) * (a / scale)
 
 
 @dataclass
