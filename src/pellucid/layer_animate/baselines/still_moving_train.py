@@ -255,7 +255,10 @@ def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, floa
 
 @torch.no_grad()
 def samples(state: TrainState, modules: dict[str, nn.Module]) -> Tensor:
-    """Clips from the first measured texts, Motion Adapters at 1, 0 and -1: ``(3, H, W)`` in [0, 1]."""
+    """Clips from the first measured texts, Motion Adapters at 1, 0 and -1: ``(3, H, W)`` in [0, 1].
+
+    With ``sampling.clips = 0`` none is made, and the first measured clip is shown as it went through the autoencoder.
+    """
     room: Room = state.room
     denoiser = modules["denoiser"]
     assert isinstance(denoiser, AdaptedDenoiser)
@@ -268,7 +271,10 @@ def samples(state: TrainState, modules: dict[str, nn.Module]) -> Tensor:
         pinned=False,
     )
     rows: list[tuple[str, Tensor]] = []
-    for number in range(min(max(1, recipe.sampling.clips), len(bank))):
+    if recipe.sampling.clips == 0:
+        shown = model.decode(bank.latents[0].float().movedim(1, 0))
+        rows.append((f"through the autoencoder: {bank.captions[0][0]}", shown.float().cpu()))
+    for number in range(min(recipe.sampling.clips, len(bank))):
         said = bank.captions[number][0]
         text, null = (words.vectors(words.ids([prompt])) for prompt in (said, ""))
         shape = bank.latents[number : number + 1, :, 0].float()
