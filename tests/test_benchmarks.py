@@ -14,6 +14,7 @@ ROWS = {  # what stands first in the rows of each script
     "network": ["network of the", "network of the", "n = 32", "n = 32", "our way against plainly"],
     "colorize_network": ["colour generator, "] * 4,
     "parts": ["encode a mask"] * 3 + ["decode a mask"] * 3 + ["a move of a slider"] + ["training step of"] * 3,
+    "transparency": ["latents to RGBA"] * 2 + ["memory that"],
     "colorize": ["`colorize`", "peak memory of", "`colorize` of a film", "peak memory of a film"],
     "large_picture": ["`dereflect --way fast`", "`dereflect --way exact`"],
     "folder": ["2 photographs", "2 photographs", "throughput of the default workers"],
@@ -33,6 +34,7 @@ def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         "network",
         "colorize_network",
         "parts",
+        "transparency",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("large_picture", "colorize", "folder")),
     ],
 )
