@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.device import generator_of, resolve_device, resolve_dtype
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import (
     bundled,
-    expect_state,
-    load_config,
-    load_state,
-    read_document,
-    read_state,
     resolve_weights,
     save_pretrained,
     weights_id,
@@ -29,11 +23,13 @@ from pellucid.hub.pretrained import (
 from pellucid.io.image import as_stack
 from pellucid.layer_animate.base_image import Fit, draw_latents, fit_base
 from pellucid.layer_animate.loops import play_order
-from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, LayerAnimateConfig, build, preset
+from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, build, preset
 from pellucid.layer_animate.sampling import DRAFT_FRAMES, Progress, Sampling, sample_clip
 from pellucid.layer_animate.sharing import SharingUnit
 from pellucid.layer_animate.text import Conditioner, Vocabulary, WordConditioner
 from pellucid.layer_animate.transparency import DECODER_WIDTHS, check_offset_scale, round_trip_error
+from pellucid.layer_animate.weights_folder import load_model
+from pellucid.layer_animate.working_memory import WorkingMemory
 from pellucid.layers import Layer, LayerStack, Meta
 
 log = logging.getLogger(__name__)
@@ -90,7 +86,6 @@ class TransparentVideoPipeline:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
         self._offset_checked = random_weights
-        self._offloaded = False
         self.to(self.device)
 
     @classmethod
@@ -179,10 +174,8 @@ class TransparentVideoPipeline:
     def to(self, device: str | torch.device) -> TransparentVideoPipeline:
         """Move the networks to a device; returns the pipeline."""
         self.device = resolve_device(device)
-        for part in (self.model.text, self.model.unet):
-            nn.Module.to(part, self.device, self.dtype)
-        for part in (self.model.vae, self.model.encoder, self.model.decoder):
-            nn.Module.to(part, self.device, torch.float32)
+        self._room = WorkingMemory(self.model, self.device, self.dtype)
+        self._room.move_in()
         return self
 
     @torch.no_grad()
@@ -278,7 +271,7 @@ class TransparentVideoPipeline:
             log.warning("%s: random weights, so what is seen means nothing", self.weights)
         unknown, dropped = self.conditioner.unknown(prompt), self.conditioner.dropped(prompt)
 
-        with self._memory(low_memory):
+        with self._room.low(low_memory):
             text, null = self._vectors(prompt, negative_prompt, sampling.guidance != 1)
             counter = _Counter(progress, sampling.steps * ((fitted is None) + (count > 1)))
             if fitted is None:
@@ -286,12 +279,12 @@ class TransparentVideoPipeline:
             else:
                 meta = given.meta if given is not None else Meta()
                 base = self._given(fitted, meta)
-            with self._at_work(self.model.unet):
+            with self._room.at_work(self.model.unet):
                 latents = sample_clip(
                     self.model.unet, self.model.context, base.latents, text, null, count, sampling, seed, counter.next()
                 )
             chunk = _LOW_DECODED if low_memory else _DECODED
-            with self._at_work(self.model.vae, self.model.decoder):
+            with self._room.at_work(self.model.vae, self.model.decoder):
                 rgba = self.model.decode(latents[0].transpose(0, 1), tta or 1, chunk, size).cpu()  # (F, 4, H, W)
         exact = base.own if keep_base_exact is None else keep_base_exact
         if exact:
@@ -339,7 +332,7 @@ class TransparentVideoPipeline:
     @torch.no_grad()
     def vectors(self, prompts: Sequence[str]) -> Tensor:
         """Text vectors ``(B, L, D)`` of prompts, for `sampling.sample_clip`."""
-        with self._at_work(self.model.text):
+        with self._room.at_work(self.model.text):
             return self.conditioner.encode(prompts)
 
     def _vectors(self, prompt: str, negative: str, guided: bool) -> tuple[Tensor, Tensor]:
@@ -349,7 +342,7 @@ class TransparentVideoPipeline:
         return text, self.vectors([negative]) if guided else torch.zeros_like(text)
 
     def _given(self, rgba: Tensor, meta: Meta) -> _Base:
-        with self._at_work(self.model.vae, self.model.encoder, self.model.decoder):
+        with self._room.at_work(self.model.vae, self.model.encoder, self.model.decoder):
             self._check_offset(rgba)
             return _Base(rgba, self.model.encode(rgba), meta, own=True)
 
@@ -365,10 +358,10 @@ class TransparentVideoPipeline:
     ) -> _Base:
         # Another stream than the clip's, or its first frame would start from the picture's own noise.
         generator = generator_of(seed, 1)
-        with self._at_work(self.model.unet):
+        with self._room.at_work(self.model.unet):
             latents = draw_latents(self.model, text, null, size, sampling, generator, counter.next())
         views = 8 if tuple(self.config.decoder_widths) == DECODER_WIDTHS else 1
-        with self._at_work(self.model.vae, self.model.encoder, self.model.decoder):
+        with self._room.at_work(self.model.vae, self.model.encoder, self.model.decoder):
             rgba = self.model.decode(latents, views, size=size)[0].cpu()
             if not direct:
                 self._check_offset(rgba)
@@ -393,61 +386,6 @@ class TransparentVideoPipeline:
         if side < self.config.factor:
             raise ConfigError(f"{name} must be at least {self.config.factor} pixels, found {side}")
         return side
-
-    @contextmanager
-    def _memory(self, low: bool) -> Iterator[None]:
-        """With ``low``, on a GPU: half precision, and networks on the CPU unless they run."""
-        if not low or self.device.type == "cpu":
-            yield
-            return
-        self.model.cpu()
-        half = torch.float16 if self.dtype == torch.float32 else self.dtype
-        for part in self.model.children():
-            nn.Module.to(part, torch.float16 if part in (self.model.vae, self.model.decoder) else half)
-        self._offloaded = True
-        try:
-            yield
-        finally:
-            self._offloaded = False
-            self.to(self.device)
-
-    @contextmanager
-    def _at_work(self, *parts: nn.Module) -> Iterator[None]:
-        if not self._offloaded:
-            yield
-            return
-        for part in parts:
-            nn.Module.to(part, self.device)
-        try:
-            yield
-        finally:
-            for part in parts:
-                nn.Module.to(part, "cpu")
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-
-
-def load_model(folder: str | Path) -> tuple[LayerAnimate, WordConditioner]:
-    """Read a folder of our own weights: ``config.json``, ``model.safetensors``, ``vocabulary.json``.
-
-    Weights from before Inter-Frame Attention was trained are accepted; nothing is attached then.
-
-    Raises:
-        WeightsError: the folder is of another method or damaged, or keys or shapes do not fit; they are named.
-    """
-    found = read_document(folder)["method"]
-    if found != METHOD:
-        raise WeightsError(f"{folder} holds weights of {found!r}, expected {METHOD!r}")
-    config = load_config(folder, LayerAnimateConfig)
-    state = read_state(folder)
-    ifa = any("_ifa." in key for key in state)
-    with torch.device("meta"):  # so that wrong files are told before anything large is made
-        expect_state(build(config, ifa=ifa), state, origin=f" in {folder}")
-    model = build(config, ifa=ifa)
-    load_state(model, state)
-    if not ifa:
-        log.warning("%s holds no Inter-Frame Attention: clips follow the base picture less closely", folder)
-    return model, WordConditioner(Vocabulary.load(Path(folder)), model.text)
 
 
 class _Counter:
