@@ -14,7 +14,10 @@ def evaluate(
     set_dir: Annotated[
         Path,
         typer.Option(
-            "--set", metavar="DIR", help="Folder of a test set; face parts: also procedural:N.", show_default=False
+            "--set",
+            metavar="DIR",
+            help="Folder of a test set; face parts: also procedural:N; clips: also drawn:N.",
+            show_default=False,
         ),
     ],
     protocol: Annotated[
@@ -45,10 +48,38 @@ def evaluate(
         typer.Option("--lpips", metavar="NET=FILE", help="Colorization: weights of vgg or squeeze, for LPIPS."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Face parts: train or test, of a folder that has both.")
+        str | None,
+        typer.Option("--split", help="Face parts, clips: train or test (clips: val), of a folder that has both."),
     ] = None,
     label_order: Annotated[
         str | None, typer.Option("--label-order", help="Face parts: whose numbers bare label maps hold.")
+    ] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option("--clip", metavar="FOLDER", help="Clips: a saved CLIP, for the text score.", show_default=False),
+    ] = None,
+    raft: Annotated[
+        Path | None,
+        typer.Option(
+            "--raft", metavar="FILE", help="Clips: RAFT's weights for the flow, else OpenCV's DIS.", show_default=False
+        ),
+    ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--candidate",
+            metavar="NAME[=WEIGHTS]",
+            help="Clips: who makes them; again for more. ours and without_ifa by default.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Clips: measure so many at most.", show_default=False)
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            "--study", metavar="FILE.html", help="Clips: write a page on which people rank them.", show_default=False
+        ),
     ] = None,
     model: Model = None,
     device: Device = "auto",
@@ -68,6 +99,8 @@ def evaluate(
         raise InputError(f"set {set_dir} is not a folder")
     given: dict[str, Any] = {"way": way, "blends": blends, "obedience": obedience or None, "sheet": sheet}
     given |= {"split": split, "label_order": label_order}
+    given |= {"clip": clip, "raft": raft, "limit": limit, "study": study}
+    given |= {"candidate": dict(_candidate(each) for each in candidate) if candidate else None}
     given |= {"lpips": dict(_named(each) for each in lpips) if lpips else None}
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
@@ -88,3 +121,10 @@ def _named(text: str) -> tuple[str, Path]:
     if not separator or not path:
         raise ConfigError(f"--lpips takes NET=FILE, found {text!r}", "NET is vgg or squeeze")
     return net, Path(path)
+
+
+def _candidate(text: str) -> tuple[str, Path | None]:
+    name, separator, path = text.partition("=")
+    if not name or (separator and not path):
+        raise ConfigError(f"--candidate takes NAME or NAME=WEIGHTS, found {text!r}", "for example without_ifa")
+    return name, Path(path) if path else None

@@ -141,10 +141,12 @@ def _slope(alpha: Tensor) -> Tensor:
     reach = math.ceil(_SIGMA * math.sqrt(-2.0 * math.log(math.sqrt(2.0 * math.pi) * _SIGMA * 1e-2)))
     x = torch.arange(-reach, reach + 1, dtype=alpha.dtype, device=alpha.device)
     bell = torch.exp(-x.square() / (2.0 * _SIGMA**2))
-    filters = torch.stack([torch.outer(bell, -x * bell), torch.outer(-x * bell, bell)])[:, None]  # (2, 1, K, K)
-    filters = filters / filters.square().sum((2, 3), keepdim=True).sqrt()
+    bell, slope = bell / bell.square().sum().sqrt(), x * bell / (x * bell).square().sum().sqrt()
     padded = F.pad(alpha, (reach,) * 4, mode="replicate")
-    return F.conv2d(padded, filters).square().sum(1, keepdim=True).sqrt()
+    # A filter is a column times a row, each of length 1, so their product is too.
+    across = F.conv2d(F.conv2d(padded, bell[None, None, :, None]), slope[None, None, None])
+    down = F.conv2d(F.conv2d(padded, slope[None, None, :, None]), bell[None, None, None])
+    return torch.hypot(across, down)  # (F, 1, H, W)
 
 
 def _connectivity(alpha: Tensor, truth: Tensor) -> float:
