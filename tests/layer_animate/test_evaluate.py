@@ -64,6 +64,24 @@ def test_every_column_is_there_and_the_truth_has_no_error():
     assert set(Meter(DISFlow()).measure(square(), square()[1], 1, "", 8.0)) == {*FREE, *MOVED}
 
 
+def test_flow_backwards_belongs_to_its_own_frames():
+    class FromMiddleToMiddle:
+        label = "told"
+
+        def __call__(self, first, second):
+            x = torch.arange(first.shape[-1]).float()
+            middles = [((each[:, 0] > 0.7) * x).sum((1, 2)) / 144 for each in (first, second)]
+            flow = torch.zeros(len(first), 2, *first.shape[-2:])
+            flow[:, 0] = (middles[1] - middles[0])[:, None, None]
+            return flow
+
+    clip = torch.zeros(5, 4, 64, 64)
+    for frame, left in enumerate((8, 8, 8, 20, 32)):  # stands, then slides
+        clip[frame, :, 20:32, left : left + 12] = 1.0
+    found = Meter(FromMiddleToMiddle()).measure(clip, clip[2], 2, "", 8.0)
+    assert (found["leak %"], found["holes %"], found["flicker %"]) == (0.0, 0.0, 0.0)
+
+
 def test_a_base_frame_that_is_given_back_is_no_achievement():
     broken = square()
     broken[[0, 2, 3], 3] = 0.0  # nothing is made but the base frame
