@@ -42,7 +42,7 @@ from pellucid.layer_animate.describe import describe
 from pellucid.layer_animate.layerdiffuse import merge_deltas, read_deltas
 from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, LayerAnimateConfig
 from pellucid.layer_animate.text import ClipConditioner
-from pellucid.layer_animate.transparency import OFFSET_SCALES
+from pellucid.layer_animate.transparency import OFFSET_SCALES, TransparencyEncoder
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def open_components(
     level = len(base.vae_config["block_out_channels"]) - 1
     decoder, sizes = read_decoder(at("transparency_decoder"), level)
     latents = int(base.unet_config["in_channels"])
-    _expect_latents(parts.place, latents, base.vae_config, encoder.blocks[-1].out_channels)
+    _expect_latents(parts.place, latents, base.vae_config, encoder)
     config = LayerAnimateConfig(
         vae={key: value for key, value in base.vae_config.items() if key not in ("latent_channels", "scaling_factor")},
         text=base.text_config,
@@ -239,8 +239,9 @@ def _offset_scale(parts: Components, encoder: Path) -> float:
     return scale
 
 
-def _expect_latents(place: Path, unet: int, vae: dict[str, Any], encoder: int) -> None:
-    found = {"UNet": unet, "VAE": int(vae.get("latent_channels", 4)), "transparency encoder": encoder}
+def _expect_latents(place: Path, unet: int, vae: dict[str, Any], encoder: TransparencyEncoder) -> None:
+    last = list(encoder.state_dict().values())[-1]  # a bias, one number a channel
+    found = {"UNet": unet, "VAE": int(vae.get("latent_channels", 4)), "transparency encoder": len(last)}
     if len(set(found.values())) > 1:
         said = ", ".join(f"{name} {channels}" for name, channels in found.items())
         raise WeightsError(f"{place}: the parts have different numbers of latent channels: {said}")

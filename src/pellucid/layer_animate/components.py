@@ -13,12 +13,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -162,12 +164,14 @@ def empty(cls: Any, *arguments: Any, **settings: Any) -> Any:
             raise WeightsError(f"no {cls.__name__} can be made with these settings: {reason}") from error
 
 
-def motion_unet(unet: State, unet_config: dict[str, Any], motion: State, motion_config: dict[str, Any]) -> Any:
+def motion_unet(
+    unet: State, unet_config: dict[str, Any], motion: State, motion_config: dict[str, Any]
+) -> UNetMotionModel:
     """Put the base's UNet and a motion adapter together, without a second copy in memory."""
     with torch.device("meta"):
         spatial, adapter = UNet2DConditionModel(**unet_config), MotionAdapter(**motion_config)
     with init_empty_weights(include_buffers=False):
-        network = UNetMotionModel.from_unet2d(spatial, adapter, load_weights=False)
+        network = cast(UNetMotionModel, UNetMotionModel.from_unet2d(spatial, adapter, load_weights=False))
     return fit(network, unet | motion, " of UNet and motion adapter")
 
 
@@ -267,8 +271,11 @@ def _base_of_folder(place: Path) -> Base:
 def _base_of_file(place: Path, like: LayerAnimateConfig) -> Base:
     state = load_foreign(place)
     channels = {"in_channels": like.latent_channels, "out_channels": like.latent_channels}
-    unet_config = like.unet | channels
-    vae_config = like.vae | {"latent_channels": like.latent_channels, "scaling_factor": like.scaling_factor}
+    unet_config: dict[str, Any] = like.unet | channels
+    vae_config: dict[str, Any] = like.vae | {
+        "latent_channels": like.latent_channels,
+        "scaling_factor": like.scaling_factor,
+    }
     unet = {diffusers_name(key.removeprefix(_UNET)): value for key, value in state.items() if key.startswith(_UNET)}
     with torch.device("meta"):
         expect_state(UNet2DConditionModel(**unet_config), unet, origin=f" in {place}")

@@ -103,7 +103,7 @@ def read_shapes(path: str | Path) -> Shapes:
 
 def describe_tensors(shapes: Mapping[str, tuple[int, ...]]) -> Description:
     """Say what tensors of these names and shapes are."""
-    size = {"tensors": len(shapes), "values": sum(math.prod(shape) for shape in shapes.values())}
+    size: dict[str, Any] = {"tensors": len(shapes), "values": sum(math.prod(shape) for shape in shapes.values())}
     if shapes and all(".processor.to_" in key and "_ifa." in key for key in shapes):
         layers = sum(key.endswith("to_q_ifa.weight") for key in shapes)
         title = f"Inter-Frame Attention of {layers} layers"
@@ -148,7 +148,7 @@ def describe_tensors(shapes: Mapping[str, tuple[int, ...]]) -> Description:
     return Description("unknown", "", f"no weights that are known here; they begin with {some or 'nothing'}", **size)
 
 
-def _motion(shapes: Mapping[str, tuple[int, ...]], size: dict[str, int]) -> Description:
+def _motion(shapes: Mapping[str, tuple[int, ...]], size: dict[str, Any]) -> Description:
     """A motion adapter of AnimateDiff, in diffusers' names or in the original ones."""
     original = any(".temporal_transformer." in key for key in shapes)
     mid = any("mid_block." in key for key in shapes)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel, UNetMotionModel
-from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D, MotionAdapter, UNetMotionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -247,13 +248,19 @@ def build(config: LayerAnimateConfig, *, ifa: bool = True, generator_seed: int |
 
 def build_vae(config: LayerAnimateConfig) -> AutoencoderKL:
     """Make the VAE with random weights."""
-    kwargs = config.vae | {"latent_channels": config.latent_channels, "scaling_factor": config.scaling_factor}
+    kwargs: dict[str, Any] = config.vae | {
+        "latent_channels": config.latent_channels,
+        "scaling_factor": config.scaling_factor,
+    }
     return AutoencoderKL(**kwargs)
 
 
 def build_unet(config: LayerAnimateConfig) -> UNetMotionModel:
     """Make the UNet with motion modules, random weights, attention as diffusers has it."""
-    kwargs = config.unet | {"in_channels": config.latent_channels, "out_channels": config.latent_channels}
+    kwargs: dict[str, Any] = config.unet | {
+        "in_channels": config.latent_channels,
+        "out_channels": config.latent_channels,
+    }
     with torch.device("meta"):  # these two only say what is to be built
         spatial, motion = UNet2DConditionModel(**kwargs), MotionAdapter(**config.motion)
     return cast(UNetMotionModel, UNetMotionModel.from_unet2d(spatial, motion, load_weights=False))
