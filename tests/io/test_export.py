@@ -77,6 +77,9 @@ def test_alpha_that_is_grain_comes_back_as_well(tmp_path: Path, suffix: str) -> 
     export_clip(clip(), tmp_path / f"b{suffix}")
     sizes = [(tmp_path / f"{name}{suffix}").stat().st_size for name in "ab"]
     assert sizes[1] < sizes[0] / 4  # what is smooth is not written as if it were grain
+    if suffix == ".webm":
+        export_clip(noisy, tmp_path / "c.webm", Export(crf=40))
+        assert (tmp_path / "c.webm").stat().st_size < sizes[0] / 2
 
 
 @pytest.mark.parametrize("suffix", [*EXACT, ".mov", ".sheet.png"])

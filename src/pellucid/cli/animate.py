@@ -187,6 +187,16 @@ def animate(
             show_default=False,
         ),
     ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            "--crf",
+            metavar="N",
+            help="How coarse .webm and .mp4 may be, 0 is finest; by default alpha in .webm is within 2/255.",
+            rich_help_panel=_WRITING,
+            show_default=False,
+        ),
+    ] = None,
     padding: Annotated[
         bool,
         typer.Option(
@@ -233,6 +243,7 @@ def animate(
         linear_light,
         matte=matte,
         bit_depth=bits,
+        crf=crf,
         premultiplied=premultiplied,
         split=split,
         sidecar=sidecar,

@@ -29,8 +29,8 @@ PREMULTIPLIED = "premultiplied"
 _PARTS = ("rgb", "alpha")
 _OPAQUE = (".mp4",)
 _NOT_PREMULTIPLIED = (*_OPAQUE, ".gif")
-_FINER: tuple[dict[str, Any], ...] = ({}, {"crf": 2}, {"lossless": True})  # of .webm, one after the other
-_MOST_ERROR = 2.01 / 255  # of alpha in a .webm
+_MOST_ERROR = 2.01 / 255  # of alpha in a .webm, unless a crf is asked for
+_CRF = (".webm", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Export:
         linear: lay it over in linear light.
         matte: colour ``(3,)`` that half-transparent pixels of a GIF are mixed with; None keeps their own.
         bit_depth: 8, or 16 for PNG and APNG; None is the stack's where the format holds it.
+        crf: how coarse .webm and .mp4 are, 0 to 63 or 51. None is the writer's for .mp4; a .webm is then lossless where
+            the writer's would bring alpha more than 2/255 off.
         sidecar: write the settings beside the file as JSON.
         overwrite: replace what is there.
     """
@@ -56,6 +58,7 @@ class Export:
     linear: bool = False
     matte: Tensor | None = None
     bit_depth: int | None = None
+    crf: int | None = None
     sidecar: bool = True
     overwrite: bool = False
 
@@ -190,8 +193,11 @@ def _write(
         return [*save_sheet(frames, fps, target, bit_depth=depth, overwrite=export.overwrite, settings=settings)]
     suffix = target.suffix.lower()
     options: dict[str, Any] = {"matte": export.matte} if suffix == ".gif" and has_alpha else {}
-    # VP9 is finer where alpha asks for it; of a soft rim the usual setting is enough, of grain it is not.
-    tries = _FINER if suffix == ".webm" and has_alpha else (options,)
+    if export.crf is not None and suffix in _CRF:
+        options["crf"] = export.crf
+    tries: tuple[dict[str, Any], ...] = (options,)
+    if suffix == ".webm" and has_alpha and export.crf is None:
+        tries = ({}, {"lossless": True})  # a soft rim passes at the usual setting, a sharp edge or grain does not
     for number, tuned in enumerate(tries):
         writer = VideoWriter(
             target,
@@ -211,7 +217,7 @@ def _write(
                 writer.write(shown(index))
         if tuned is tries[-1] or _alpha_error(target, frame_of) <= _MOST_ERROR:
             break
-        logger.info("%s: alpha is off by more than 2/255, so it is written again, finer", target)
+        logger.info("%s: alpha would be off by more than 2/255, so it is written losslessly", target)
     if not export.sidecar:
         return [target]
     try:
