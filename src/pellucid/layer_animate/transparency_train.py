@@ -125,7 +125,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         )
         load_state(model, transparency_state(recipe.start))
     device, data = accelerator.device, recipe.data
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
     train, held_out = open_banks(
         data.root,
         data.table,
