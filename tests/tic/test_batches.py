@@ -1,6 +1,7 @@
 """Batches of captioned pictures: purity, object masks, cut-outs on grounds, dropped and plain texts, rare colours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_dropped_texts_are_zero_and_plain_ones_have_no_colour(drawn: CaptionedBa
     assert not batch.vectors[dropped].any()
     plain = [text for text in batch.texts if text in ("ball", "box")]
     assert len(plain) / 200 == pytest.approx(0.2, abs=0.1)
+
+
+def test_scenes_are_paler_and_objects_are_not(drawn: CaptionedBank, encoder: TextEncoder) -> None:
+    pixels = drawn.bank.pixels.clone()
+    pixels[::2, 3:] = 0
+    mixed = replace(drawn, bank=PixelBank(pixels, drawn.bank.sizes, drawn.bank.lying))
+    whole = CaptionedBatches([mixed], encoder, 60, 16)(0)
+    paler = CaptionedBatches([mixed], encoder, 60, 16, scenes=(0.25, 0.5))(0)
+    ratio = paler.lab[:, 1:].norm(dim=1).mean((1, 2)) / whole.lab[:, 1:].norm(dim=1).mean((1, 2))
+    scene = ratio < 0.9
+    assert 0.2 < scene.float().mean() < 0.8
+    assert torch.equal(paler.lab[~scene], whole.lab[~scene])
+    assert torch.equal(paler.lab[:, 0], whole.lab[:, 0])
+    assert ratio[scene].min() > 0.2499
+    assert ratio[scene].max() < 0.5001
 
 
 def test_where_no_colour_is_said_pictures_are_paler(drawn: CaptionedBank, encoder: TextEncoder) -> None:

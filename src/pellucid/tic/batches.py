@@ -159,6 +159,7 @@ class CaptionedBatches:
         recolour: makes text the only source of colour, `recolour.Recolouring`; None keeps the pictures' own colours and
             texts. Pictures with a dropped or plain text keep theirs in any case: without words, plausible.
         scenic: share of cut-outs that lie on a picture of another set instead of a flat ground.
+        scenes: factor on the chroma of pictures in which no object is known, drawn evenly between the two.
         length: batches of the whole run, which tells recolouring how far it is; 0 says nothing.
     """
 
@@ -177,6 +178,7 @@ class CaptionedBatches:
         unsaid: tuple[float, float] = (1.0, 1.0),
         recolour: Recolour | None = None,
         scenic: float = 0.0,
+        scenes: tuple[float, float] = (1.0, 1.0),
         length: int = 0,
     ) -> None:
         if not banks:
@@ -186,7 +188,7 @@ class CaptionedBatches:
         self.banks, self.encoder, self.batch, self.side = list(banks), encoder, batch, side
         self.scale, self.seed, self.process, self.length = scale, seed, process, length
         self.dropout, self.plain, self.unsaid = dropout, plain, unsaid
-        self.recolour, self.scenic = recolour, scenic
+        self.recolour, self.scenic, self.scenes = recolour, scenic, scenes
         self._vectors: dict[str, Tensor] = {}
 
     def __call__(self, index: int) -> Batch:
@@ -206,10 +208,9 @@ class CaptionedBatches:
             for text, gone, bare in zip(texts, dropped.tolist(), plain.tolist(), strict=True)
         ]
         if self.unsaid != (1.0, 1.0):
-            low, high = self.unsaid
-            factor = low + (high - low) * torch.rand(self.batch, generator=generator)
-            factor = torch.where(torch.tensor([names_colour(text) for text in texts]), 1.0, factor)
-            lab = torch.cat([lab[:, :1], lab[:, 1:] * factor.to(lab)[:, None, None, None]], dim=1)
+            lab = _paler(lab, self.unsaid, torch.tensor([not names_colour(text) for text in texts]), generator)
+        if self.scenes != (1.0, 1.0):
+            lab = _paler(lab, self.scenes, (pixels[:, 3:].amax((1, 2, 3)) == 0).cpu(), generator)
         return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
 
     def _draw(self, generator: Generator) -> tuple[Tensor, list[str], list[str]]:
@@ -287,6 +288,14 @@ def flat_grounds(count: int, side: int, generator: Generator, device: torch.devi
 @lru_cache(maxsize=4)
 def _noise(side: int) -> Tensor:
     return torch.randn(side, side, generator=cpu_generator(0))
+
+
+def _paler(lab: Tensor, between: tuple[float, float], chosen: Tensor, generator: Generator) -> Tensor:
+    """Lab with the chroma of the ``chosen`` pictures ``(B,)`` times a factor drawn evenly ``between`` two."""
+    low, high = between
+    factor = low + (high - low) * torch.rand(len(lab), generator=generator)
+    factor = torch.where(chosen, factor, 1.0).to(lab)
+    return torch.cat([lab[:, :1], lab[:, 1:] * factor[:, None, None, None]], dim=1)
 
 
 def colour_weights(words: Sequence[tuple[str, ...]], balance: float) -> Tensor:

@@ -50,6 +50,8 @@ class DataSection(Section):
         scale: side of a crop as a fraction of the stored square, from and to.
         balance: how much more often rare colours are drawn, see `batches.colour_weights`.
         scenic: share of cut-outs that are laid on another picture instead of a flat ground.
+        scenes: factor on the chroma of pictures in which no object is known, drawn evenly between the two. A text says
+            little about where in a scene its colours are; below 1 the network guesses them paler there.
         held_out: how many held-out pictures are measured; evenly spread over the set.
     """
 
@@ -59,6 +61,7 @@ class DataSection(Section):
     scale: tuple[float, float] = (0.8, 1.0)
     balance: float = Field(default=0.5, ge=0, le=1)
     scenic: float = Field(default=0.0, ge=0, le=1)
+    scenes: tuple[float, float] = (1.0, 1.0)
     held_out: int = Field(default=96, ge=2)
 
 
