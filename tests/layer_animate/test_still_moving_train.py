@@ -85,6 +85,7 @@ def test_one_set_of_adapters_moves_and_nothing_else(learns: str, step_a: Path) -
     for title, adapters in denoiser.sets.items():
         changed = [not torch.equal(value, sets[title][key]) for key, value in adapters.state_dict().items()]
         assert all(changed) if title == learns else not any(changed)
+        assert all(parameter.requires_grad == (title == learns) for parameter in adapters.parameters())
     assert set(denoiser.state_dict()) == {f"adapters.{key}" for key in sets[learns]}
 
 
