@@ -7,7 +7,17 @@ from pathlib import Path
 
 from table import Row, command, machine, table
 
-SCRIPTS = ("startup", "network", "colorize_network", "parts", "transparency", "large_picture", "colorize", "folder")
+SCRIPTS = (
+    "startup",
+    "network",
+    "colorize_network",
+    "parts",
+    "transparency",
+    "animate",
+    "large_picture",
+    "colorize",
+    "folder",
+)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ ROWS = {  # what stands first in the rows of each script
     "colorize_network": ["colour generator, "] * 4,
     "parts": ["encode a mask"] * 3 + ["decode a mask"] * 3 + ["a move of a slider"] + ["training step of"] * 3,
     "transparency": ["latents to RGBA"] * 2 + ["memory that"],
+    "animate": ["a clip of preset", "a clip with Inter-Frame", "a clip with the isolated"],
     "colorize": ["`colorize`", "peak memory of", "`colorize` of a film", "peak memory of a film"],
     "large_picture": ["`dereflect --way fast`", "`dereflect --way exact`"],
     "folder": ["2 photographs", "2 photographs", "throughput of the default workers"],
@@ -35,6 +36,7 @@ def _run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
         "colorize_network",
         "parts",
         "transparency",
+        "animate",
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("large_picture", "colorize", "folder")),
     ],
 )

@@ -345,7 +345,6 @@ class _Runner:
                 enabled=self.context.enabled and self.pinned is not None,
                 query_chunk=sampling.query_chunk,
                 source="live",
-                kept={},
             ),
             frame_chunks(self.unet, self.context, sampling.chunk),
         ):
