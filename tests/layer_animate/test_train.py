@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.layer_animate.published import publish
 from torch import Tensor
 
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import read_state, save_pretrained
 from pellucid.layer_animate import train
 from pellucid.layer_animate.attach import ifa_state
+from pellucid.layer_animate.checkpoints import open_components
 from pellucid.layer_animate.clip_sets import open_sets
 from pellucid.layer_animate.denoiser import Denoiser
 from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, build
@@ -35,7 +37,7 @@ def recipe(stage: str = "ifa", steps: int = 2, **changes: Any) -> Recipe:
         "stage": stage,
         "frames": 4,
         "train": {"steps": steps, "batch": 2, "lr": 1e-2, "precision": "fp32", "schedule": "constant"},
-        "data": {"sets": [{"count": 3, "motions": MOTIONS}], "held_out": 1},
+        "data": {"sets": [{"count": 2, "motions": MOTIONS}], "held_out": 1},
         "sampling": {"steps": 2, "clips": 1},
     }
     for key, value in changes.items():
@@ -45,6 +47,11 @@ def recipe(stage: str = "ifa", steps: int = 2, **changes: Any) -> Recipe:
 
 def prepared(made: Recipe) -> Any:
     return prepare(made, train, make_accelerator(made, "cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_LEVELS", 2)
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +82,13 @@ def test_only_what_the_stage_names_learns(stage: str, weights: Path) -> None:
     state = prepared(recipe(stage, model={"weights": str(weights)}))
     model = state.room.opened.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    for index in range(3):
+    for index in range(2):
         train.step(state, state.batches(index))
         state.step += 1
     found = changed(before, model)
     assert found
     assert all(WHAT[stage](key) for key in found)
-    if stage == "ifa":  # W_O' from the first step, and through it W_Q'
+    if stage == "ifa":  # W_O' from the first step, W_Q' from the second
         assert found == {f"unet.{key}" for key in ifa_state(model.unet)}
 
 
@@ -108,6 +115,25 @@ def test_the_network_sees_the_base_frame_clean(weights: Path, monkeypatch: pytes
     assert torch.equal(t, batch.timesteps)
 
 
+def test_recomputed_activations_give_the_same_gradients(weights: Path) -> None:
+    state = prepared(recipe(model={"weights": str(weights)}))
+    denoiser, batch = state.modules["denoiser"], state.batches(0)
+    assert isinstance(denoiser, Denoiser)
+
+    def gradients() -> list[Tensor]:
+        denoiser.zero_grad()
+        denoiser(batch.latents, batch.timesteps, batch.texts).square().mean().backward()
+        return [parameter.grad.clone() for parameter in denoiser.learning() if parameter.grad is not None]
+
+    plain = gradients()
+    denoiser.model.unet.enable_gradient_checkpointing()
+    again = gradients()
+    assert len(plain) == len(denoiser.learning())
+    assert any(bool(gradient.any()) for gradient in plain)
+    for found, wanted in zip(again, plain, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_a_fresh_inter_frame_attention_changes_nothing(weights: Path) -> None:
     made = recipe(model={"weights": str(weights)}, sampling={"clips": 0})
     figures = train.validate(state := prepared(made), state.chosen())
@@ -121,16 +147,16 @@ def test_a_checkpoint_of_inter_frame_attention_holds_nothing_else(weights: Path)
     assert sum(value.numel() for value in denoiser.state_dict().values()) == sum(
         value.numel() for value in ifa_state(model.unet).values()
     )
-    few = prepared(recipe(model={"weights": str(weights), "layers": ["mid_block"]})).modules["denoiser"]
+    few = Denoiser(model, denoiser.words, "ifa", 1, ["mid_block"])
     assert 0 < len(few.state_dict()) < len(denoiser.state_dict())
     with pytest.raises(ConfigError, match="nothing is there to learn"):
-        prepared(recipe(model={"weights": str(weights), "layers": ["nowhere"]}))
+        Denoiser(model, denoiser.words, "ifa", 1, ["nowhere"])
 
 
 def test_the_tiny_recipe_learns_and_its_weights_go_on(tmp_path: Path) -> None:
     """From nothing to weights, and from those weights to Inter-Frame Attention alone."""
     path = REPOSITORY / "recipes" / "layer_animate" / "tiny.toml"
-    less = ["train.steps=6", "train.validate_every=3", "frames=4", "sampling.steps=2", "data.held_out=1"]
+    less = ["train.steps=6", "train.validate_every=3", "frames=4", "sampling.steps=1", "data.held_out=1"]
     result = run(open_recipe(path, less), tmp_path / "run", device="cpu")
     assert result.model is not None
     losses = [json.loads(line)["figures"]["loss"] for line in (tmp_path / "run" / "validate.jsonl").open()]
@@ -146,9 +172,9 @@ def test_the_tiny_recipe_learns_and_its_weights_go_on(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not(weights: Path, tmp_path: Path) -> None:
-    made = recipe(steps=4, model={"weights": str(weights)}, sampling={"clips": 0})
+    made = recipe(steps=2, model={"weights": str(weights)}, sampling={"clips": 0})
     run(made, tmp_path / "once", device="cpu")
-    run(made, tmp_path / "twice", device="cpu", stop_after=2)
+    run(made, tmp_path / "twice", device="cpu", stop_after=1)
     run(made, tmp_path / "twice", device="cpu")
     once, twice = (read_state(tmp_path / name / "model") for name in ("once", "twice"))
     assert all(torch.equal(once[key], twice[key]) for key in once)
@@ -168,10 +194,38 @@ def test_weights_of_the_transparency_recipe_are_taken_over(tmp_path: Path) -> No
     found = state.room.opened.model
     assert (found.config.scaling_factor, found.config.size) == (3.0, 24)
     assert tuple(found.unet.config["block_out_channels"]) == (8, 16)
-    assert all(torch.equal(found.state_dict()[key], value) for key, value in parts.items())
+    held = found.state_dict()
+    assert all(torch.equal(held[key], value) for key, value in parts.items())
     assert state.room.measured.latents.shape[-1] == 3  # 24 pixels, f8
     with pytest.raises(WeightsError, match="no weights in"):
         prepared(recipe(model={"weights": str(tmp_path)}))
+
+
+def test_of_published_components_only_inter_frame_attention_is_written(tmp_path: Path) -> None:
+    """What is trained on Stable Diffusion and AnimateDiff is a small file and a list of the rest, ready for use."""
+    published = publish(tmp_path / "files")
+    made = recipe(
+        steps=1,
+        model={"weights": str(published.components(inter_frame_attention=None))},
+        data={"size": [16, 16]},
+        sampling={"clips": 0},
+    )
+    result = run(made, tmp_path / "run", device="cpu")
+    assert result.model is not None
+    assert {path.name for path in result.model.iterdir()} == {
+        "components.toml",
+        "inter_frame_attention.json",
+        "inter_frame_attention.safetensors",
+        "README.md",
+    }
+    opened = open_components(result.model / "components.toml", dtype=torch.float32)
+    stored = read_state(result.model / "inter_frame_attention.safetensors")
+    assert all(torch.equal(value, stored[key].float()) for key, value in ifa_state(opened.model.unet).items())
+    assert any(bool(value.any()) for key, value in stored.items() if "to_out_ifa" in key)
+    facts = json.loads((result.model / "inter_frame_attention.json").read_text())
+    assert (facts["frames"], facts["base_index"], facts["offset_scale"]) == (4, 1, 1.0)
+    with pytest.raises(ConfigError, match="cannot be trained on real checkpoints"):
+        prepared(made.model_copy(update={"stage": "motion"}))
 
 
 def test_the_vocabulary_is_that_of_the_clips() -> None:
