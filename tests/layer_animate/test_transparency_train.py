@@ -58,6 +58,7 @@ def test_the_vae_learns_first_and_is_frozen_then() -> None:
     for index in (1, 2):  # D's way for the latent begins at zero, so E moves by the identity loss or a step later
         terms = transparency_train.step(state, state.batches(index))
     assert "transparency_identity" in terms
+    assert all(value.grad is None for value in model.vae.parameters())
     assert [moved(old, part) for old, part in zip(before, (model.vae, model.encoder, model.decoder), strict=True)] == [
         *(False, True, True)
     ]
@@ -112,7 +113,7 @@ def test_batches_follow_from_seed_index_and_process() -> None:
 
 def test_moving_brings_no_dark_fringe() -> None:
     picture = torch.zeros(1, 4, 32, 32)
-    picture[:, 3, 8:24, 8:24] = 1
+    picture[:, 3, 8:24, 8:24] = 0.5
     picture[:, 0, 8:24, 8:24] = 0.9  # colour under alpha 0 is black
     found = move(picture, random_places(1, 0.3, torch.Generator().manual_seed(0)))
     seen = found[:, 3] > 0
