@@ -84,6 +84,8 @@ def test_without_a_picture_one_is_drawn_from_the_words(pipe: TransparentVideoPip
     assert stack.meta.parameters["base"] == "drawn"
     assert stack.meta.parameters["keep_base_exact"] is False
     assert not torch.equal(pixels(stack)[2], pixels(clip(pipe, "a blue star"))[2])
+    drawn, other = (pixels(clip(pipe, frames=1, seed=seed)) for seed in (3, 4))  # a clip of the picture alone
+    assert not torch.equal(drawn, other)
     direct = clip(pipe, base_latent="direct")
     assert not torch.equal(pixels(direct), pixels(stack))
 
