@@ -127,6 +127,22 @@ def test_guidance_is_the_mixture_of_both_branches(model: LayerAnimate) -> None:
     assert not _close(with_text, without)
 
 
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_one_step_by_hand(model: LayerAnimate, chunk: int) -> None:
+    """Every frame refers to frame 3, which is clean, with the strength that was asked for."""
+    base, text, null = _given()
+    sampling = Sampling(steps=1, guidance=1.0, base_index=3, reference_strength=0.5, chunk=chunk)
+    clip = sample_clip(model.unet, model.context, base, text, null, 5, sampling, 7)
+    latents = torch.randn(4, 5, 4, 4, generator=torch.Generator().manual_seed(7))[None]
+    latents[:, :, 3] = base
+    scheduler = make_scheduler("ddim", steps=1)
+    with torch.no_grad(), model.context.changed(num_frames=5, base_index=3, scale=0.5):
+        noise = model.unet(latents, scheduler.timesteps[0], text.expand(5, -1, -1), return_dict=False)[0]
+    expected = scheduler.step(noise, scheduler.timesteps[0], latents).prev_sample
+    expected[:, :, 3] = base
+    assert _close(clip, expected)
+
+
 def test_the_network_is_left_as_it_was(model: LayerAnimate) -> None:
     before = {name: getattr(model.context, name) for name in model.context.__dataclass_fields__}
     forwards = [module for module in model.unet.modules() if "forward" in module.__dict__]
@@ -259,14 +275,16 @@ def test_draft_is_quick() -> None:
     assert (draft.steps, draft.guidance, draft.scheduler) == (6, 1.0, "dpm++")
 
 
-def test_another_base_index_than_the_trained_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_base_index_than_the_trained_one_is_said(model: LayerAnimate, caplog: pytest.LogCaptureFixture) -> None:
+    assert Sampling().frame_of_base(16) == 7
+    one_step = Sampling(steps=1, guidance=1.0)
     with caplog.at_level(logging.WARNING):
-        assert Sampling().frame_of_base(16) == 7
-        assert Sampling(base_index=7).frame_of_base(16) == 7
+        _clip(model, one_step)
+        _clip(model, replace(one_step, base_index=2))
         assert not caplog.records
-        assert Sampling(base_index=0).frame_of_base(16) == 0
-    assert "frame 0 of 16" in caplog.text
-    assert "the middle one, 7" in caplog.text
+        _clip(model, replace(one_step, base_index=0))
+    assert "frame 0 of 5" in caplog.text
+    assert "the middle one, 2" in caplog.text
 
 
 @pytest.mark.parametrize(

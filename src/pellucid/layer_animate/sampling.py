@@ -114,7 +114,7 @@ class Sampling:
         return replace(self, steps=6, guidance=1.0)
 
     def frame_of_base(self, frames: int) -> int:
-        """m for a clip of ``frames`` frames; another than the trained one is said in the log.
+        """m for a clip of ``frames`` frames.
 
         Raises:
             ConfigError: there are no frames, or m is not one of them.
@@ -127,13 +127,6 @@ class Sampling:
             raise ConfigError(
                 f"base index {self.base_index} is not one of the {frames} frames",
                 f"use 0 to {frames - 1}; {middle(frames)} is the middle",
-            )
-        if self.base_index != middle(frames):
-            log.warning(
-                "the base picture is frame %d of %d; the networks were trained with the middle one, %d",
-                self.base_index,
-                frames,
-                middle(frames),
             )
         return self.base_index
 
@@ -177,6 +170,13 @@ def sample_clip(
     z_base = z_base.float()
     noise = _noise(z_base, frames, seed)
     pinned = base if sampling.pinned else None
+    if pinned not in (None, middle(frames)):
+        log.warning(
+            "the base picture is frame %d of %d; as a rule networks are trained with the middle one, %d",
+            pinned,
+            frames,
+            middle(frames),
+        )
     if pinned is not None and frames == 1:
         return z_base[:, :, None].clone()
     fade = Fade.closing(frames, pinned, sampling.closed_frames) if sampling.loop == "closed" else None
