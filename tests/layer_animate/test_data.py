@@ -51,6 +51,19 @@ def test_clips_variants_and_their_place() -> None:
     assert filled.captions[2] == ("clip 1", "number 1")
 
 
+def test_many_clips_are_encoded_some_at_a_time() -> None:
+    calls: list[int] = []
+
+    def counted(rgba: Tensor) -> Tensor:
+        calls.append(len(rgba))
+        return encode(rgba)
+
+    filled = fill_bank([(Numbers(50), 1.0), (Numbers(1), 1.0)], counted)
+    assert sum(calls) == 51 * 3
+    assert max(calls) < 70
+    assert filled.latents[:, 0, 0].flatten().tolist() == [10 * number for number in (*range(50), 0)]
+
+
 def test_broken_clips_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         filled = fill_bank([(Numbers(3, broken=[1]), 1.0)], encode)
@@ -77,19 +90,19 @@ def test_a_cache_is_used_only_for_what_it_was_made_of(tmp_path: Path, caplog: py
         return open_bank([(Numbers(2), 1.0)], counted, cache=tmp_path / "cache", facts=facts)
 
     first, again = opened(weights="a"), opened(weights="a")
-    assert len(calls) == 2
+    assert calls == [6]  # both clips at once, and not again
     assert torch.equal(first.latents, again.latents)
     assert first.captions == again.captions
     assert torch.equal(first.weights, again.weights)
     opened(weights="b")
-    assert len(calls) == 4
+    assert calls == [6, 6]
     files = sorted((tmp_path / "cache").iterdir())
     assert len(files) == 2
     for file in files:
         file.write_bytes(file.read_bytes()[:40])
     with caplog.at_level(logging.WARNING):
         assert torch.equal(opened(weights="a").latents, first.latents)
-    assert len(calls) == 6
+    assert len(calls) == 3
     assert "cannot be used and is made anew" in caplog.text
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pellucid.data.shards import Row, ShardIndex
 from pellucid.errors import ConfigError
 from pellucid.layer_animate.clips import ClipFile, find_clips
@@ -17,6 +19,7 @@ from pellucid.layer_animate.recipe import DRAWN, ClipSet, Recipe
 
 Shares = list[tuple[Source, float]]
 
+_CPU = torch.device("cpu")
 _HELD_OUT_SEED = 1 << 12  # added to the seed of clips made by code that are measured
 _DRAWN = 64
 
@@ -50,12 +53,13 @@ class ClipSets:
         return [text for source, _ in self.train for text in source.texts()]
 
 
-def open_sets(recipe: Recipe, size: tuple[int, int]) -> ClipSets:
+def open_sets(recipe: Recipe, size: tuple[int, int], device: torch.device = _CPU) -> ClipSets:
     """Find the clips of a recipe; none is read yet.
 
     Args:
         recipe: its ``data`` table, frames and base index.
         size: height and width of the frames.
+        device: where clips are made by code.
 
     Raises:
         ConfigError: no set is named, a folder is not there, or nothing is left of one.
@@ -67,7 +71,8 @@ def open_sets(recipe: Recipe, size: tuple[int, int]) -> ClipSets:
     learning = False
     for number, entry in enumerate(recipe.data.sets):
         made = entry.root == DRAWN or entry.what == "stills"
-        own, held = (_moved if made else _read)(recipe, entry, size, recipe.seed + number)
+        seed = recipe.seed + number
+        own, held = _moved(recipe, entry, size, seed, device) if made else _read(recipe, entry, size, seed)
         learning = learning or held is None
         train.append((own, entry.share))
         measured.append((own if held is None else held, entry.share))
@@ -96,7 +101,9 @@ def _read(recipe: Recipe, entry: ClipSet, size: tuple[int, int], seed: int) -> t
     return own, ReadClips(held, plain, size, seed, folder.name, entry.opaque)
 
 
-def _moved(recipe: Recipe, entry: ClipSet, size: tuple[int, int], seed: int) -> tuple[Source, Source | None]:
+def _moved(
+    recipe: Recipe, entry: ClipSet, size: tuple[int, int], seed: int, device: torch.device
+) -> tuple[Source, Source | None]:
     """Drawings or stills moved by code, and those that are held out."""
     if size[0] != size[1]:
         raise ConfigError(f"clips made by code are square, found data.size {size}")
@@ -113,7 +120,7 @@ def _moved(recipe: Recipe, entry: ClipSet, size: tuple[int, int], seed: int) -> 
 
     def clips(of: ShardIndex | None, many: int, seed: int) -> MovedClips:
         motions = entry.motions or None
-        return MovedClips(of, many, recipe.frames, size[0], seed, recipe.clean, motions, entry.anywhere)
+        return MovedClips(of, many, recipe.frames, size[0], seed, recipe.clean, motions, entry.anywhere, device)
 
     return clips(stills, count, seed), clips(held, held_out, seed + _HELD_OUT_SEED) if held_out else None
 

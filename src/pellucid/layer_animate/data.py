@@ -29,6 +29,8 @@ from pellucid.layer_animate.cuts import Cutting, cut
 
 log = logging.getLogger(__name__)
 
+_TOGETHER = 64  # frames that are handed over to be encoded
+
 Encode = Callable[[Tensor], Tensor]  # (N, 4, H, W) in [0, 1] -> model latents (N, C, h, w)
 
 
@@ -182,21 +184,33 @@ def fill_bank(
     captions: list[tuple[str, ...]] = []
     weights: list[float] = []
     clips: list[int] = []
+    waiting: list[Tensor] = []
     number, left_out = 0, 0
+
+    def encode_waiting() -> None:
+        """Encode several clips at once: a GPU would idle between small ones."""
+        if waiting:
+            encoded = encode(torch.cat(waiting)).to(device, dtype)  # (N * F, C, h, w)
+            latents.extend(encoded.unflatten(0, (len(waiting), -1)).transpose(1, 2))  # (C, F, h, w) each
+            waiting.clear()
+
     for source, share in sources:
-        begin = len(latents)
+        begin = len(captions)
         for index in range(len(source)):
             try:
                 for variant in range(variants):
                     frames, texts = source.cut(index, variant)
-                    latents.append(encode(frames).to(device, dtype).movedim(0, 1))  # (C, F, h, w)
+                    waiting.append(frames)
                     captions.append(texts)
                     clips.append(number)
+                    if len(waiting) * len(frames) >= _TOGETHER:
+                        encode_waiting()
             except PellucidError as error:
                 left_out += 1
                 log.warning("clip left out: %s", error)
             number += 1
-        held = len(latents) - begin
+        encode_waiting()
+        held = len(captions) - begin
         weights += [share / max(held, 1)] * held
         log.info("%s: %d cuts", source.name, held)
     if not latents:

@@ -31,6 +31,7 @@ MANNERS: dict[str, tuple[float, float]] = {
     "gently": (0.5, 1 / 8),
     "wildly": (1.5, 3 / 16),
 }
+_CPU = torch.device("cpu")
 _PLAIN_SHARE = 0.6  # of clips without a word of manner
 _MARGIN = (0.55, 0.8)  # of the frame's side that the still takes, so that it has room to move
 
@@ -162,6 +163,7 @@ class MovedClips:
         base_index: frame at which a clip is at rest; the middle one when None.
         motions: keys of `MOTIONS`; all when None.
         anywhere: see `draw_motion`.
+        device: where the clips are made; a GPU moves thousands a minute.
     """
 
     stills: ShardIndex | None
@@ -172,6 +174,7 @@ class MovedClips:
     base_index: int | None = None
     motions: tuple[str, ...] | None = None
     anywhere: float = 0.0
+    device: torch.device = _CPU
 
     @property
     def name(self) -> str:
@@ -209,7 +212,7 @@ class MovedClips:
             still = render(self._drawing(index), 2 * self.size)[0]
         else:
             still = self.stills.image(self.stills[index], "RGBA").float() / 255.0
-        clip = moved(still, draw, self.frames, self.size, base_index=self.base_index)
+        clip = moved(still.to(self.device), draw, self.frames, self.size, base_index=self.base_index)
         return clip, told(self._named(index), draw.words)
 
     def _drawing(self, index: int) -> Drawings:

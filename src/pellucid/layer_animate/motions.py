@@ -37,7 +37,7 @@ class Stage:
         leave: ``(x, y)`` how far it goes until it has left the picture, wholly and on either side.
         time: ``(F, 1, 1)`` in turns.
         amount: factor on how far it moves.
-        draws: ``(64,)`` in [0, 1], the same in all frames.
+        draws: ``(64,)`` in [0, 1], the same in all frames; on the CPU, where choices are made.
     """
 
     x: Tensor
@@ -233,7 +233,8 @@ def move(
     """Move a still.
 
     Args:
-        still: ``(4, H, W)`` float in [0, 1], straight alpha; anything with something drawn on it.
+        still: ``(4, H, W)`` float in [0, 1], straight alpha; anything with something drawn on it. The clip is made on
+            its device.
         motion: a key of `MOTIONS`.
         frames: F; frame F would be frame 0 again.
         base_index: the frame at which time is ``phase``; the middle ``(F - 1) // 2`` when None.
@@ -256,7 +257,7 @@ def move(
         raise InputError(f"a still must be (4, H, W), found {tuple(still.shape)}")
     box = _box(still)
     middle = (frames - 1) // 2 if base_index is None else base_index
-    time = (torch.arange(frames, dtype=torch.float32) - middle) / frames * turns + phase
+    time = (torch.arange(frames, dtype=torch.float32, device=still.device) - middle) / frames * turns + phase
     stage = _stage(still, box, time, amount, seed, oversample)
     rule = MOTIONS[motion].rule
     source = premultiply(still.float())
@@ -284,8 +285,8 @@ def _stage(
 ) -> Stage:
     height, width = still.shape[-2:]
     longer = max(height, width)
-    x = ((torch.arange(width * oversample) + 0.5) / oversample * 2.0 - width) / longer - box[0]
-    y = ((torch.arange(height * oversample) + 0.5) / oversample * 2.0 - height) / longer - box[1]
+    x = ((torch.arange(width * oversample, device=still.device) + 0.5) / oversample * 2.0 - width) / longer - box[0]
+    y = ((torch.arange(height * oversample, device=still.device) + 0.5) / oversample * 2.0 - height) / longer - box[1]
     # As far as the side that is farther away, plus itself: then nothing of it is seen at half a turn.
     leave = (width / longer + abs(box[0]) + box[2], height / longer + abs(box[1]) + box[3])
     return Stage(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,14 @@ from pellucid.layer_animate.recipe import Recipe
 from pellucid.layer_animate.sampling import Sampling, sample_clip, sample_picture
 from pellucid.layer_animate.schedules import TRAINED_STEPS, make_scheduler
 from pellucid.layer_animate.strips import curve, film_strip, stacked
-from pellucid.layer_animate.transparency import crop_to
+from pellucid.layer_animate.transparency import crop_to, encode_rgba
 from pellucid.train.state import Accelerator, TrainState, clip
 
 __all__ = ["Recipe", "build", "export", "samples", "step", "validate"]
 
 log = logging.getLogger(__name__)
 
+_PIXELS = 1 << 20  # that a GPU encodes at a time
 _LEVELS = 8  # timesteps at which the loss is measured, evenly over all
 
 
@@ -83,13 +85,13 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
     """
     device = accelerator.device
     side = training_side(recipe)
-    sets = open_sets(recipe, recipe.data.size or (side, side))
+    sets = open_sets(recipe, recipe.data.size or (side, side), device)
     opened = open_for_training(recipe, sets.captions)
     model = opened.model.to(device)
     banks = [
         open_bank(
             sources,
-            model.encode,
+            partial(_encode, model),
             cache=recipe.data.cache,
             facts=_facts(recipe, model, sources) if recipe.data.cache else {},
             variants=recipe.data.variants if number == 0 else 1,
@@ -221,6 +223,13 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
     save_trained(folder, room.opened, _model(denoiser), record, card)
 
 
+def _encode(model: LayerAnimate, rgba: Tensor) -> Tensor:
+    """Model latents of frames, as many at a time as the place bears."""
+    at_once = max(1, _PIXELS // (rgba.shape[-1] * rgba.shape[-2])) if model.device.type == "cuda" else 4
+    raw = encode_rgba(rgba, model.vae, model.encoder, model.config.offset_scale, chunk=at_once)
+    return raw * model.config.scaling_factor
+
+
 def _measured_loss(room: Room, denoiser: nn.Module, scale: float) -> float:
     """Mean over clips and noise levels; the noise of a clip is the same every time."""
     assert isinstance(denoiser, Denoiser)
@@ -306,6 +315,6 @@ def _shown(recipe: Recipe, sources: Shares, bank: LatentBank) -> list[Shown]:
             if len(found) < recipe.sampling.clips and len(places):
                 frames, texts = source.cut(index, 0)
                 place = int(places[0])
-                found.append(Shown(frames, bank.latents[place : place + 1], texts[0]))
+                found.append(Shown(frames.cpu(), bank.latents[place : place + 1], texts[0]))
         offset += len(source)
     return found
