@@ -73,7 +73,7 @@ class ReadClips:
     @property
     def name(self) -> str:
         """Where the clips come from, in words."""
-        return f"{len(self.files)} clips of {self.where}"
+        return f"{len(self.files)} clip{'s' if len(self.files) > 1 else ''} of {self.where}"
 
     @property
     def rows(self) -> list[Row]:
