@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pellucid.layer_animate.model import LayerAnimate, build, preset
-from pellucid.layer_animate.sampling import Sampling, sample_clip
+from pellucid.layer_animate.sampling.sampler import Sampling, sample_clip
 
 CLIP = 25.0  # CPU-seconds
 REFERENCE = 1.12

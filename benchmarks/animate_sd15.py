@@ -22,10 +22,10 @@ import torch
 from diffusers import AnimateDiffPipeline
 from table import Row, machine, peak, table
 
-from pellucid.layer_animate.attach import attach_ifa, detach
+from pellucid.layer_animate.attention.attach import attach_ifa, detach
 from pellucid.layer_animate.model import build, preset
-from pellucid.layer_animate.sampling import Sampling, sample_clip
-from pellucid.layer_animate.schedules import make_scheduler
+from pellucid.layer_animate.sampling.sampler import Sampling, sample_clip
+from pellucid.layer_animate.sampling.schedules import make_scheduler
 
 AGAINST = 1.15
 MEMORY = 6.0  # GiB

@@ -17,8 +17,8 @@ DECODE = """
 import json, resource, sys, time
 import torch
 from pellucid.layer_animate.model import preset
-from pellucid.layer_animate.transparency import decode_rgba
-from pellucid.layer_animate.transparency_weights import LatentTransparency
+from pellucid.layer_animate.transparency.coding import decode_rgba
+from pellucid.layer_animate.transparency.weights import LatentTransparency
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -72,7 +72,7 @@ METHODS: dict[str, Method] = {
             train="pellucid.layer_animate.train",
             evaluate="pellucid.layer_animate.evaluate",
             summary="words and a picture with alpha become a film with alpha",
-            describe="pellucid.layer_animate.describe:describe",
+            describe="pellucid.layer_animate.published.describe:describe",
         ),
     )
 }
@@ -80,7 +80,7 @@ METHODS: dict[str, Method] = {
 # What a room trains beside its own method: a recipe's ``method`` -> the module with Recipe, build, step and the rest.
 TRAININGS: dict[str, str] = {
     "spade": "pellucid.semantic_vae.faces.spade_train",
-    "transparency": "pellucid.layer_animate.transparency_train",
+    "transparency": "pellucid.layer_animate.transparency.train",
     "still_moving": "pellucid.layer_animate.baselines.still_moving_train",
 }
 

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from pellucid.layer_animate.attach import attach_ifa, ifa_state, save_ifa
-from pellucid.layer_animate.attention import FrameContext
+from pellucid.layer_animate.attention.attach import attach_ifa, ifa_state, save_ifa
+from pellucid.layer_animate.attention.processor import FrameContext
+from pellucid.layer_animate.attention.sharing import SharingUnit
+from pellucid.layer_animate.attention.spatial import spatial_attentions
 from pellucid.layer_animate.model import LayerAnimateConfig, preset
-from pellucid.layer_animate.sharing import SharingUnit
-from pellucid.layer_animate.spatial import spatial_attentions
-from pellucid.layer_animate.transparency import TransparencyDecoder, TransparencyEncoder
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 
 # Two resnets a level, as Stable Diffusion has: the first publication's names count in threes.
 TINY = preset("tiny")

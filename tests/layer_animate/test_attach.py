@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError, WeightsError
-from pellucid.layer_animate import attach
-from pellucid.layer_animate.attach import IFA_FILE, attach_ifa, attach_transparent_attention, ifa_state
-from pellucid.layer_animate.attention import FrameContext, projections
+from pellucid.layer_animate.attention import attach
+from pellucid.layer_animate.attention.attach import IFA_FILE, attach_ifa, attach_transparent_attention, ifa_state
+from pellucid.layer_animate.attention.processor import FrameContext, projections
+from pellucid.layer_animate.attention.sharing import SharingUnit
+from pellucid.layer_animate.attention.spatial import context_of, spatial_attentions, spatial_processors
 from pellucid.layer_animate.model import build_unet, preset
-from pellucid.layer_animate.sharing import SharingUnit
-from pellucid.layer_animate.spatial import context_of, spatial_attentions, spatial_processors
 
 MANIFESTS = json.loads(gzip.decompress((Path(__file__).parent / "golden" / "attention_manifests.json.gz").read_bytes()))
 RANK = 4

@@ -13,7 +13,7 @@ from tests.layer_animate.filled import fill
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attach import (
+from pellucid.layer_animate.attention.attach import (
     attach_ifa,
     attach_spatial,
     detach,
@@ -21,9 +21,9 @@ from pellucid.layer_animate.attach import (
     ifa_state,
     train_only_ifa,
 )
-from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor, projections
+from pellucid.layer_animate.attention.processor import FrameContext, SpatialAttentionProcessor, projections
+from pellucid.layer_animate.attention.spatial import decoder_layers
 from pellucid.layer_animate.model import build_unet, motion_off, preset
-from pellucid.layer_animate.spatial import decoder_layers
 
 GOLDEN = Path(__file__).parent / "golden" / "inter_frame_attention.npz"
 FRAMES, BASE = 5, 2

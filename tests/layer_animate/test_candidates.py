@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import save_pretrained
-from pellucid.layer_animate.attach import ifa_state, save_ifa
+from pellucid.layer_animate.attention.attach import ifa_state, save_ifa
 from pellucid.layer_animate.baselines.adapters import adapter_state, make_adapters
 from pellucid.layer_animate.baselines.candidates import (
     CANDIDATES,
@@ -19,9 +19,9 @@ from pellucid.layer_animate.baselines.candidates import (
     read_learned,
     worn,
 )
-from pellucid.layer_animate.drawn import draw_rgba
+from pellucid.layer_animate.clips.drawn import draw_rgba
 from pellucid.layer_animate.model import LayerAnimate, build, preset
-from pellucid.layer_animate.sampling import Sampling
+from pellucid.layer_animate.sampling.sampler import Sampling
 from pellucid.layer_animate.text import Vocabulary, WordConditioner
 
 FRAMES, M = 5, 2

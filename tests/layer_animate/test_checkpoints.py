@@ -13,10 +13,10 @@ from tests.layer_animate.published import LIKE, Published, publish
 from torch import nn
 
 from pellucid.errors import ConfigError, WeightsError
-from pellucid.layer_animate.attach import attach_ifa, attach_transparent_attention, ifa_state
-from pellucid.layer_animate.attention import FrameContext
-from pellucid.layer_animate.checkpoints import Opened, open_components, read_components
+from pellucid.layer_animate.attention.attach import attach_ifa, attach_transparent_attention, ifa_state
+from pellucid.layer_animate.attention.processor import FrameContext
 from pellucid.layer_animate.model import LayerAnimate
+from pellucid.layer_animate.published.checkpoints import Opened, open_components, read_components
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.io import save
-from pellucid.layer_animate.clips import find_clips, read, read_all
+from pellucid.layer_animate.clips.files import find_clips, read, read_all
 from pellucid.layers import Layer, LayerStack
 
 

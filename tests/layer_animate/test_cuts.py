@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate.cuts import (
+from pellucid.layer_animate.clips.cuts import (
     Cutting,
     cut,
     frame_places,

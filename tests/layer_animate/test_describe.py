@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from pellucid.cli.models import app
 from pellucid.errors import WeightsError
-from pellucid.layer_animate.describe import describe, describe_tensors
+from pellucid.layer_animate.published.describe import describe, describe_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 

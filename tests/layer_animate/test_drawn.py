@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pellucid.errors import InputError
-from pellucid.layer_animate.drawn import COLOURS, KINDS, draw_rgba, make_drawings, render
+from pellucid.layer_animate.clips.drawn import COLOURS, KINDS, draw_rgba, make_drawings, render
 
 
 def test_one_seed_one_result_and_other_seeds_others() -> None:

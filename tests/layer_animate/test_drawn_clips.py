@@ -10,8 +10,8 @@ from PIL import Image
 
 from pellucid.data.shards import ShardIndex
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.drawn_clips import MANNERS, MovedClips, draw_motion, moved, told
-from pellucid.layer_animate.motions import MOTIONS
+from pellucid.layer_animate.clips.drawn_clips import MANNERS, MovedClips, draw_motion, moved, told
+from pellucid.layer_animate.clips.motions import MOTIONS
 
 
 def clips(**options: object) -> MovedClips:

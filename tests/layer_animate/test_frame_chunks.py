@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.layer_animate.frame_chunks import frame_chunks
 from pellucid.layer_animate.model import LayerAnimate, build, preset
+from pellucid.layer_animate.sampling.frame_chunks import frame_chunks
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import WeightsError
-from pellucid.layer_animate.layerdiffuse import (
+from pellucid.layer_animate.attention.layerdiffuse import (
     diffusers_name,
     merge_deltas,
     read_deltas,

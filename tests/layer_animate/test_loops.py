@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.loops import Fade, play_order, seam
+from pellucid.layer_animate.sampling.loops import Fade, play_order, seam
 
 
 def test_pingpong_shows_both_ends_once() -> None:

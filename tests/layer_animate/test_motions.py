@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate.motions import MOTIONS, move
+from pellucid.layer_animate.clips.motions import MOTIONS, move
 
 
 def kite(size: int = 32) -> Tensor:

@@ -18,7 +18,7 @@ from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.layer_animate import pipeline as module
 from pellucid.layer_animate.model import LayerAnimate
 from pellucid.layer_animate.pipeline import TransparentVideoPipeline
-from pellucid.layer_animate.transparency import OffsetCheck, RoundTrip
+from pellucid.layer_animate.transparency.coding import OffsetCheck, RoundTrip
 from pellucid.layer_animate.working_memory import WorkingMemory
 from pellucid.layers import LayerStack
 

@@ -5,7 +5,7 @@ import torch
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.layer_animate.baselines.procedural import named_motion, static_clip, warped_clip
-from pellucid.layer_animate.drawn import draw_rgba
+from pellucid.layer_animate.clips.drawn import draw_rgba
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.loops import seam
 from pellucid.layer_animate.model import LayerAnimate, build, preset
-from pellucid.layer_animate.sampling import Sampling, sample_clip, sample_picture
-from pellucid.layer_animate.schedules import SOLVERS, make_scheduler, signal_and_noise
+from pellucid.layer_animate.sampling.loops import seam
+from pellucid.layer_animate.sampling.sampler import Sampling, sample_clip, sample_picture
+from pellucid.layer_animate.sampling.schedules import SOLVERS, make_scheduler, signal_and_noise
 
 QUICK = Sampling(steps=2, guidance=2.0)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.schedules import PICTURE_BETAS, SOLVERS, make_scheduler, signal_and_noise
+from pellucid.layer_animate.sampling.schedules import PICTURE_BETAS, SOLVERS, make_scheduler, signal_and_noise
 
 
 @pytest.mark.parametrize("name", SOLVERS)

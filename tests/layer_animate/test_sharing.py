@@ -10,8 +10,8 @@ from tests.layer_animate.filled import fill, parameter
 from torch import Tensor
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor, projections
-from pellucid.layer_animate.sharing import ControlEncoder, SharingUnit
+from pellucid.layer_animate.attention.processor import FrameContext, SpatialAttentionProcessor, projections
+from pellucid.layer_animate.attention.sharing import ControlEncoder, SharingUnit
 
 GOLDEN = Path(__file__).parent / "golden"
 WIDTH, HEADS, RANK, TEXT = 32, 4, 8, 24

@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from pellucid.errors import ConfigError, WeightsError
-from pellucid.layer_animate.drawn import COLOURS, KINDS
+from pellucid.layer_animate.clips.drawn import COLOURS, KINDS
 from pellucid.layer_animate.model import LayerAnimate
 from pellucid.layer_animate.text import ClipConditioner, Vocabulary, WordConditioner, split_words
 

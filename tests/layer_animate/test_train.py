@@ -15,15 +15,15 @@ from torch import Tensor
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import read_state, save_pretrained
 from pellucid.layer_animate import train
-from pellucid.layer_animate.attach import ifa_state
-from pellucid.layer_animate.checkpoints import open_components
-from pellucid.layer_animate.clip_sets import open_sets
+from pellucid.layer_animate.attention.attach import ifa_state
+from pellucid.layer_animate.clips.sets import open_sets
 from pellucid.layer_animate.denoiser import Denoiser
 from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, build
 from pellucid.layer_animate.opening import training_side
+from pellucid.layer_animate.published.checkpoints import open_components
 from pellucid.layer_animate.recipe import Recipe
 from pellucid.layer_animate.text import Vocabulary, WordConditioner
-from pellucid.layer_animate.transparency_weights import TRANSPARENCY
+from pellucid.layer_animate.transparency.weights import TRANSPARENCY
 from pellucid.train.config import open_recipe
 from pellucid.train.loop import make_accelerator, prepare, run
 

@@ -13,12 +13,10 @@ from tests.layer_animate.filled import fill
 from torch import Tensor, nn
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate import transparency
-from pellucid.layer_animate.drawn import draw_rgba
+from pellucid.layer_animate.clips.drawn import draw_rgba
 from pellucid.layer_animate.model import LayerAnimate
-from pellucid.layer_animate.transparency import (
-    TransparencyDecoder,
-    TransparencyEncoder,
+from pellucid.layer_animate.transparency import coding as transparency
+from pellucid.layer_animate.transparency.coding import (
     check_offset_scale,
     crop_to,
     decode_chunks,
@@ -28,6 +26,7 @@ from pellucid.layer_animate.transparency import (
     pad_to_multiple,
     round_trip_error,
 )
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pellucid.layer_animate.transparency_losses import (
+from pellucid.layer_animate.transparency.losses import (
     TransparencyWeights,
     composite_loss,
     gradient_loss,

@@ -9,8 +9,8 @@ from PIL import Image
 
 from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import read_document
-from pellucid.layer_animate import transparency_train
-from pellucid.layer_animate.transparency_data import (
+from pellucid.layer_animate.transparency import train as transparency_train
+from pellucid.layer_animate.transparency.data import (
     RgbaBatches,
     draw_bank,
     move,
@@ -18,8 +18,8 @@ from pellucid.layer_animate.transparency_data import (
     random_places,
     read_bank,
 )
-from pellucid.layer_animate.transparency_recipe import Recipe
-from pellucid.layer_animate.transparency_weights import load_transparency
+from pellucid.layer_animate.transparency.recipe import Recipe
+from pellucid.layer_animate.transparency.weights import load_transparency
 from pellucid.train.config import load_recipe
 from pellucid.train.loop import make_accelerator
 from pellucid.train.state import TrainState

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import ConfigError
 from pellucid.layer_animate.model import LayerAnimate, motion_off
-from pellucid.layer_animate.windows import motion_length, motion_windows, plan_windows
+from pellucid.layer_animate.sampling.windows import motion_length, motion_windows, plan_windows
 
 
 @pytest.fixture

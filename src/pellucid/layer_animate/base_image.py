@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from pellucid.errors import ConfigError, InputError
 from pellucid.io.image import as_stack
-from pellucid.layer_animate.cuts import resize_rgba
+from pellucid.layer_animate.clips.cuts import resize_rgba
 from pellucid.layer_animate.model import LayerAnimate
-from pellucid.layer_animate.sampling import Progress, Sampling, sample_picture
+from pellucid.layer_animate.sampling.sampler import Progress, Sampling, sample_picture
 from pellucid.layers import LayerStack
 
 log = logging.getLogger(__name__)

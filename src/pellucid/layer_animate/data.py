@@ -24,8 +24,8 @@ from pellucid.data.shards import Row
 from pellucid.device import generator_of
 from pellucid.errors import InputError, PellucidError
 from pellucid.io.files import atomic_path
-from pellucid.layer_animate.clips import Clip, ClipFile, read
-from pellucid.layer_animate.cuts import Cutting, cut
+from pellucid.layer_animate.clips.cuts import Cutting, cut
+from pellucid.layer_animate.clips.files import Clip, ClipFile, read
 
 log = logging.getLogger(__name__)
 

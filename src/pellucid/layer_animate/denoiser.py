@@ -14,9 +14,9 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import Tensor, nn
 
 from pellucid.errors import ConfigError
+from pellucid.layer_animate.attention.spatial import spatial_processors
 from pellucid.layer_animate.model import LayerAnimate
 from pellucid.layer_animate.recipe import Stage
-from pellucid.layer_animate.spatial import spatial_processors
 from pellucid.layer_animate.text import ClipConditioner, WordConditioner
 
 Words = WordConditioner | ClipConditioner

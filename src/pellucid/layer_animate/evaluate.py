@@ -23,12 +23,12 @@ from pellucid.hub.convert import load_foreign
 from pellucid.io.files import check_output
 from pellucid.layer_animate.baselines.candidates import Candidate, find_candidate, make_clip, read_learned
 from pellucid.layer_animate.clip_figures import FREE, MOVED, NO_CLIP, SEEN, TRUE, Figures, Meter, mean_figures
-from pellucid.layer_animate.clips import find_clips
-from pellucid.layer_animate.cuts import Cutting
+from pellucid.layer_animate.clips.cuts import Cutting
+from pellucid.layer_animate.clips.drawn_clips import MovedClips
+from pellucid.layer_animate.clips.files import find_clips
 from pellucid.layer_animate.data import ReadClips, Source
-from pellucid.layer_animate.drawn_clips import MovedClips
 from pellucid.layer_animate.pipeline import TransparentVideoPipeline
-from pellucid.layer_animate.sampling import Sampling
+from pellucid.layer_animate.sampling.sampler import Sampling
 from pellucid.layer_animate.study import Question, key_path, write_study
 from pellucid.metrics.clip_score import CLIPScorer
 from pellucid.metrics.flow import DISFlow, Flow, RAFTFlow

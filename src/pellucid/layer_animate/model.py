@@ -19,14 +19,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attach import attach_ifa
-from pellucid.layer_animate.attention import FrameContext
-from pellucid.layer_animate.transparency import (
-    TransparencyDecoder,
-    TransparencyEncoder,
-    decode_rgba,
-    encode_rgba,
-)
+from pellucid.layer_animate.attention.attach import attach_ifa
+from pellucid.layer_animate.attention.processor import FrameContext
+from pellucid.layer_animate.transparency.coding import decode_rgba, encode_rgba
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 
 METHOD = "layer_animate"
 Betas = tuple[str, float, float]

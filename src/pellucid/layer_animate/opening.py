@@ -17,13 +17,13 @@ import torch
 
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import CARD, CONFIG, load_config, load_state, read_document, save_pretrained
-from pellucid.layer_animate.attach import attach_ifa, ifa_state, load_ifa, save_ifa
+from pellucid.layer_animate.attention.attach import attach_ifa, ifa_state, load_ifa, save_ifa
 from pellucid.layer_animate.denoiser import Words
 from pellucid.layer_animate.model import METHOD, LayerAnimate, LayerAnimateConfig, build
 from pellucid.layer_animate.pipeline import load_model
 from pellucid.layer_animate.recipe import Recipe
 from pellucid.layer_animate.text import Vocabulary, WordConditioner
-from pellucid.layer_animate.transparency_weights import read_config, transparency_state
+from pellucid.layer_animate.transparency.weights import read_config, transparency_state
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _components(recipe: Recipe) -> Opened:
         raise ConfigError(
             f"stage {recipe.stage!r} cannot be trained on real checkpoints", 'use stage = "ifa", or train a stack anew'
         )
-    from pellucid.layer_animate.checkpoints import open_components  # published files only
+    from pellucid.layer_animate.published.checkpoints import open_components  # published files only
 
     path = Path(str(recipe.model.weights)).expanduser()
     opened = open_components(path, dtype=torch.float32)
@@ -150,7 +150,7 @@ def _components(recipe: Recipe) -> Opened:
 
 def _save_beside(folder: Path, components: Path, model: LayerAnimate, record: Mapping[str, Any], card: str) -> None:
     """Write Inter-Frame Attention, and a components file that names it beside the checkpoints it was trained on."""
-    from pellucid.layer_animate.checkpoints import NEEDED, OPTIONAL, TABLE, read_components
+    from pellucid.layer_animate.published.checkpoints import NEEDED, OPTIONAL, TABLE, read_components
 
     folder.mkdir(parents=True, exist_ok=True)
     config, parts = model.config, read_components(components)

@@ -21,13 +21,14 @@ from pellucid.hub.pretrained import (
     weights_id,
 )
 from pellucid.io.image import as_stack
+from pellucid.layer_animate.attention.sharing import SharingUnit
 from pellucid.layer_animate.base_image import Fit, draw_latents, fit_base
-from pellucid.layer_animate.loops import play_order
 from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, build, preset
-from pellucid.layer_animate.sampling import DRAFT_FRAMES, Progress, Sampling, sample_clip
-from pellucid.layer_animate.sharing import SharingUnit
+from pellucid.layer_animate.sampling.loops import play_order
+from pellucid.layer_animate.sampling.sampler import DRAFT_FRAMES, Progress, Sampling, sample_clip
 from pellucid.layer_animate.text import Conditioner, Vocabulary, WordConditioner
-from pellucid.layer_animate.transparency import DECODER_WIDTHS, check_offset_scale, round_trip_error
+from pellucid.layer_animate.transparency.coding import check_offset_scale, round_trip_error
+from pellucid.layer_animate.transparency.networks import DECODER_WIDTHS
 from pellucid.layer_animate.weights_folder import load_model
 from pellucid.layer_animate.working_memory import WorkingMemory
 from pellucid.layers import Layer, LayerStack, Meta
@@ -114,7 +115,7 @@ class TransparentVideoPipeline:
         if name.startswith(RANDOM):
             return cls.random(name.removeprefix(RANDOM), device=device, dtype=dtype)
         if name.endswith(".toml"):
-            from pellucid.layer_animate.checkpoints import open_components  # published files only
+            from pellucid.layer_animate.published.checkpoints import open_components  # published files only
 
             opened = open_components(name, download=False if offline else None)
             return cls(opened.model, opened.conditioner, opened.weights, device=device, dtype=dtype)

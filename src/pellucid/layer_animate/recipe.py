@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.cuts import Cutting
+from pellucid.layer_animate.clips.cuts import Cutting
+from pellucid.layer_animate.clips.motions import MOTIONS
 from pellucid.layer_animate.model import LayerAnimateConfig, middle, preset
-from pellucid.layer_animate.motions import MOTIONS
 from pellucid.train.config import Recipe as BaseRecipe
 from pellucid.train.config import Section
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pellucid.errors import InputError
 from pellucid.io.files import atomic_path, check_output
-from pellucid.layer_animate.clips import find_clips, read
+from pellucid.layer_animate.clips.files import find_clips, read
 
 log = logging.getLogger(__name__)
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.device import generator_of
-from pellucid.layer_animate.clip_card import write_card
-from pellucid.layer_animate.clip_sets import ClipSets, Shares, open_sets
+from pellucid.layer_animate.card import write_card
+from pellucid.layer_animate.clips.sets import ClipSets, Shares, open_sets
+from pellucid.layer_animate.clips.strips import curve, film_strip, stacked
 from pellucid.layer_animate.data import Batch, ClipBatches, LatentBank, fingerprint, open_bank
 from pellucid.layer_animate.denoiser import Denoiser
 from pellucid.layer_animate.losses import inter_frame_loss, noised, squared_errors
 from pellucid.layer_animate.model import LayerAnimate
 from pellucid.layer_animate.opening import Opened, open_for_training, save_trained, training_side
 from pellucid.layer_animate.recipe import Recipe
-from pellucid.layer_animate.sampling import Sampling, sample_clip, sample_picture
-from pellucid.layer_animate.schedules import TRAINED_STEPS, make_scheduler
-from pellucid.layer_animate.strips import curve, film_strip, stacked
-from pellucid.layer_animate.transparency import crop_to, encode_rgba
+from pellucid.layer_animate.sampling.sampler import Sampling, sample_clip, sample_picture
+from pellucid.layer_animate.sampling.schedules import TRAINED_STEPS, make_scheduler
+from pellucid.layer_animate.transparency.coding import crop_to, encode_rgba
 from pellucid.train.state import Accelerator, TrainState, clip
 
 __all__ = ["Recipe", "build", "export", "samples", "step", "validate"]

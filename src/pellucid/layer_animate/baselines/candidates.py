@@ -28,14 +28,14 @@ from torch import Tensor, nn
 
 from pellucid.errors import ConfigError, InputError, WeightsError
 from pellucid.hub.pretrained import STATE, expect_tensors, read_state
-from pellucid.layer_animate.attach import IFA_FILE, attach_spatial, ifa_state
+from pellucid.layer_animate.attention.attach import IFA_FILE, attach_spatial, ifa_state
+from pellucid.layer_animate.attention.spatial import decoder_layers
 from pellucid.layer_animate.baselines.adapters import load_adapters
 from pellucid.layer_animate.baselines.procedural import static_clip, warped_clip
 from pellucid.layer_animate.model import LayerAnimate
-from pellucid.layer_animate.sampling import Progress, Sampling, sample_clip
-from pellucid.layer_animate.spatial import decoder_layers
+from pellucid.layer_animate.sampling.sampler import Progress, Sampling, sample_clip
 from pellucid.layer_animate.text import Conditioner
-from pellucid.layer_animate.transparency import crop_to
+from pellucid.layer_animate.transparency.coding import crop_to
 
 log = logging.getLogger(__name__)
 

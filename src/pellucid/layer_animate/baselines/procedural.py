@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate.drawn_clips import MANNERS
-from pellucid.layer_animate.motions import MOTIONS, move
+from pellucid.layer_animate.clips.drawn_clips import MANNERS
+from pellucid.layer_animate.clips.motions import MOTIONS, move
 
 log = logging.getLogger(__name__)
 

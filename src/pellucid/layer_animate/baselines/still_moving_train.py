@@ -23,15 +23,15 @@ from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.cards import Figure, credit_lines, model_card
 from pellucid.layer_animate.baselines.adapters import Adapters, load_adapters, make_adapters, save_adapters
 from pellucid.layer_animate.baselines.still_moving_recipe import Recipe
-from pellucid.layer_animate.clip_sets import ClipSets, Shares, open_sets
+from pellucid.layer_animate.clips.sets import ClipSets, Shares, open_sets
+from pellucid.layer_animate.clips.strips import film_strip
 from pellucid.layer_animate.data import Batch, ClipBatches, LatentBank, fingerprint, open_bank
 from pellucid.layer_animate.denoiser import Words
 from pellucid.layer_animate.losses import inter_frame_loss, noised
 from pellucid.layer_animate.model import LayerAnimate
 from pellucid.layer_animate.opening import Opened, open_for_training, training_side
-from pellucid.layer_animate.sampling import Sampling, sample_clip
-from pellucid.layer_animate.schedules import TRAINED_STEPS, make_scheduler
-from pellucid.layer_animate.strips import film_strip
+from pellucid.layer_animate.sampling.sampler import Sampling, sample_clip
+from pellucid.layer_animate.sampling.schedules import TRAINED_STEPS, make_scheduler
 from pellucid.train.state import Accelerator, TrainState, clip
 
 __all__ = ["Recipe", "build", "export", "samples", "step", "validate"]

@@ -21,9 +21,7 @@ from pellucid.device import generator_of
 from pellucid.errors import ConfigError
 from pellucid.hub.cards import Figure, model_card
 from pellucid.hub.pretrained import load_state, save_pretrained
-from pellucid.layer_animate.transparency import (
-    TransparencyDecoder,
-    TransparencyEncoder,
+from pellucid.layer_animate.transparency.coding import (
     adjusted_latent,
     crop_to,
     decode_pixels,
@@ -31,10 +29,11 @@ from pellucid.layer_animate.transparency import (
     encode_rgba,
     on_grey,
 )
-from pellucid.layer_animate.transparency_data import DRAWN, RgbaBank, RgbaBatches, open_banks
-from pellucid.layer_animate.transparency_losses import transparency_loss, vae_loss
-from pellucid.layer_animate.transparency_recipe import Recipe
-from pellucid.layer_animate.transparency_weights import (
+from pellucid.layer_animate.transparency.data import DRAWN, RgbaBank, RgbaBatches, open_banks
+from pellucid.layer_animate.transparency.losses import transparency_loss, vae_loss
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
+from pellucid.layer_animate.transparency.recipe import Recipe
+from pellucid.layer_animate.transparency.weights import (
     TRANSPARENCY,
     LatentTransparency,
     read_config,

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from pellucid.errors import WeightsError
 from pellucid.hub.convert import load_foreign
 from pellucid.hub.pretrained import CONFIG, info
-from pellucid.layer_animate.attach import IFA_FILE
-from pellucid.layer_animate.layerdiffuse import recognise
+from pellucid.layer_animate.attention.attach import IFA_FILE
+from pellucid.layer_animate.attention.layerdiffuse import recognise
 
 Shapes = dict[str, tuple[int, ...]]
 

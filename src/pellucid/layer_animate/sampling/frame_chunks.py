@@ -18,8 +18,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
-from pellucid.layer_animate.attention import FrameContext
-from pellucid.layer_animate.windows import exchanged_forward
+from pellucid.layer_animate.attention.processor import FrameContext
+from pellucid.layer_animate.sampling.windows import exchanged_forward
 
 
 @contextmanager

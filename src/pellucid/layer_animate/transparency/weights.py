@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pellucid.errors import WeightsError
 from pellucid.hub.pretrained import STATE, load_config, load_state, read_document, read_state
 from pellucid.layer_animate.model import METHOD, LayerAnimateConfig, build_vae
-from pellucid.layer_animate.transparency import TransparencyDecoder, TransparencyEncoder, decode_rgba, encode_rgba
+from pellucid.layer_animate.transparency.coding import decode_rgba, encode_rgba
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 
 TRANSPARENCY = "transparency"  # the method that a folder of these weights, and a recipe that trains them, names
 PARTS = ("vae", "encoder", "decoder")

@@ -10,7 +10,7 @@ import torch
 
 from pellucid.errors import ConfigError
 from pellucid.hub.cards import Figure, credit_lines, model_card
-from pellucid.layer_animate.clip_sets import ClipSets
+from pellucid.layer_animate.clips.sets import ClipSets
 from pellucid.layer_animate.recipe import Recipe
 
 CITATION = "Bai, Zhou, Wang, Chen, Yang, Lei, Wang: Layer-Animate for Transparent Video Generation."

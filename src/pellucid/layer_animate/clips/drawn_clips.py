@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from pellucid.data.shards import Row, ShardIndex
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.cuts import resize_rgba
-from pellucid.layer_animate.drawn import Drawings, make_drawings, render
-from pellucid.layer_animate.motions import MOTIONS, move
+from pellucid.layer_animate.clips.cuts import resize_rgba
+from pellucid.layer_animate.clips.drawn import Drawings, make_drawings, render
+from pellucid.layer_animate.clips.motions import MOTIONS, move
 
 TEMPLATES = ("{name}, {motion}", "{name} {motion}", "{name}, {motion}")
 # How it moves: words -> factor on the amount, and turns in a clip as a share of its frames.

@@ -1,7 +1,7 @@
 """LayerDiffuse's attention files: what a file is, and its changes under diffusers' names (spec §3.2).
 
 Three naming schemes are around. Official files for SD1.5 hold units, ``hookers.layers.{i}.to_q_lora.0.down.weight``
-(`pellucid.layer_animate.sharing`). Official files for SDXL hold patches under the first publication's names,
+(`pellucid.layer_animate.attention.sharing`). Official files for SDXL hold patches under the first publication's names,
 ``diffusion_model.input_blocks.4.1...::lora::0`` and ``::diff::0``. Files for diffusers hold either plain network keys
 whose values are ADDED to the weights, or an ordinary LoRA. The latter two schemes become `Delta` per network key.
 """

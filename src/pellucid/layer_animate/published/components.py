@@ -27,10 +27,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from pellucid.errors import WeightsError
 from pellucid.hub.convert import load_foreign, rename
 from pellucid.hub.pretrained import CONFIG, expect_state
-from pellucid.layer_animate.describe import FAMILIES, describe
-from pellucid.layer_animate.layerdiffuse import diffusers_name
+from pellucid.layer_animate.attention.layerdiffuse import diffusers_name
 from pellucid.layer_animate.model import LayerAnimateConfig
-from pellucid.layer_animate.transparency import TransparencyDecoder, TransparencyEncoder
+from pellucid.layer_animate.published.describe import FAMILIES, describe
+from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import torch
 
 from pellucid.data.shards import Row, ShardIndex
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.clips import ClipFile, find_clips
-from pellucid.layer_animate.cuts import Cutting
+from pellucid.layer_animate.clips.cuts import Cutting
+from pellucid.layer_animate.clips.drawn_clips import MovedClips
+from pellucid.layer_animate.clips.files import ClipFile, find_clips
 from pellucid.layer_animate.data import ReadClips, Source
-from pellucid.layer_animate.drawn_clips import MovedClips
 from pellucid.layer_animate.recipe import DRAWN, ClipSet, Recipe
 
 Shares = list[tuple[Source, float]]

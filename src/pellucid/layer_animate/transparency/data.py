@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pellucid.data.shards import ShardIndex
 from pellucid.device import generator_of
 from pellucid.errors import InputError
-from pellucid.layer_animate.drawn import draw_rgba
+from pellucid.layer_animate.clips.drawn import draw_rgba
 
 log = logging.getLogger(__name__)
 

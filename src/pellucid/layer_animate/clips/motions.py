@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate.cuts import premultiply, straighten
+from pellucid.layer_animate.clips.cuts import premultiply, straighten
 
 _TAU = 2.0 * math.pi
 _TILES = 4  # a side, of what falls apart

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from pellucid.errors import ConfigError
 from pellucid.layer_animate.model import PRESETS, LayerAnimateConfig, preset
-from pellucid.layer_animate.transparency_data import DRAWN
-from pellucid.layer_animate.transparency_losses import TransparencyWeights
+from pellucid.layer_animate.transparency.data import DRAWN
+from pellucid.layer_animate.transparency.losses import TransparencyWeights
 from pellucid.train.config import Recipe as BaseRecipe
 from pellucid.train.config import Section, section_of
 

@@ -13,7 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attention import FrameContext, SpatialAttentionProcessor
+from pellucid.layer_animate.attention.processor import FrameContext, SpatialAttentionProcessor
 
 Layers = Iterable[str] | Callable[[str], bool] | None
 _PARTS = ("down_blocks.", "up_blocks.", "mid_block.")  # the order in which LayerDiffuse counts

@@ -27,7 +27,7 @@ from pellucid.data.shards import ShardIndex
 from pellucid.errors import ConfigError, InputError, PellucidError
 from pellucid.io.image import count_frames
 from pellucid.io.video import VideoReader
-from pellucid.layer_animate.cuts import resize_rgba
+from pellucid.layer_animate.clips.cuts import resize_rgba
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,10 @@ import torch
 
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.convert import load_foreign
-from pellucid.layer_animate.attach import attach_ifa, attach_transparent_attention, load_ifa
-from pellucid.layer_animate.components import (
+from pellucid.layer_animate.attention.attach import attach_ifa, attach_transparent_attention, load_ifa
+from pellucid.layer_animate.attention.layerdiffuse import merge_deltas, read_deltas
+from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, LayerAnimateConfig
+from pellucid.layer_animate.published.components import (
     motion_unet,
     read_base,
     read_decoder,
@@ -38,11 +40,10 @@ from pellucid.layer_animate.components import (
     read_motion,
     read_tokenizer,
 )
-from pellucid.layer_animate.describe import describe
-from pellucid.layer_animate.layerdiffuse import merge_deltas, read_deltas
-from pellucid.layer_animate.model import METHOD, PRESETS, LayerAnimate, LayerAnimateConfig
+from pellucid.layer_animate.published.describe import describe
 from pellucid.layer_animate.text import ClipConditioner
-from pellucid.layer_animate.transparency import OFFSET_SCALES, TransparencyEncoder
+from pellucid.layer_animate.transparency.coding import OFFSET_SCALES
+from pellucid.layer_animate.transparency.networks import TransparencyEncoder
 
 log = logging.getLogger(__name__)
 

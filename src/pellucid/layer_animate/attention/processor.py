@@ -8,7 +8,7 @@ With X^i the normalised hidden states of frame i and m the base frame::
 
 Only W_Q', W_O' and b_O' are new; W_K and W_V are those of the self-attention beside it. A `SpatialAttentionProcessor`
 sits in each attention of the spatial transformers, never in a motion module, and may hold LayerDiffuse's unit too
-(`pellucid.layer_animate.sharing`); `pellucid.layer_animate.attach` puts them there.
+(`pellucid.layer_animate.attention.sharing`); `pellucid.layer_animate.attention.attach` puts them there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.sharing import SharingUnit
+from pellucid.layer_animate.attention.sharing import SharingUnit
 
 Source = Literal["live", "capture", "kept"]
 

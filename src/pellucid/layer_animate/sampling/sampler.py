@@ -19,11 +19,11 @@ from torch import Tensor
 
 from pellucid.device import cpu_generator
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.attention import FrameContext
-from pellucid.layer_animate.frame_chunks import frame_chunks
-from pellucid.layer_animate.loops import LOOPS, Fade
+from pellucid.layer_animate.attention.processor import FrameContext
 from pellucid.layer_animate.model import middle, motion_off
-from pellucid.layer_animate.schedules import (
+from pellucid.layer_animate.sampling.frame_chunks import frame_chunks
+from pellucid.layer_animate.sampling.loops import LOOPS, Fade
+from pellucid.layer_animate.sampling.schedules import (
     MOTION_BETAS,
     PICTURE_BETAS,
     Betas,
@@ -31,7 +31,7 @@ from pellucid.layer_animate.schedules import (
     make_scheduler,
     signal_and_noise,
 )
-from pellucid.layer_animate.windows import check_length, motion_windows, plan_windows
+from pellucid.layer_animate.sampling.windows import check_length, motion_windows, plan_windows
 
 log = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from pellucid.errors import ConfigError, WeightsError
 from pellucid.hub.pretrained import expect_tensors, read_state
 from pellucid.io.files import atomic_path
-from pellucid.layer_animate.attention import FrameContext, projections
-from pellucid.layer_animate.layerdiffuse import require_transparent_attention
-from pellucid.layer_animate.sharing import ControlEncoder, SharingUnit
-from pellucid.layer_animate.spatial import (
+from pellucid.layer_animate.attention.layerdiffuse import require_transparent_attention
+from pellucid.layer_animate.attention.processor import FrameContext, projections
+from pellucid.layer_animate.attention.sharing import ControlEncoder, SharingUnit
+from pellucid.layer_animate.attention.spatial import (
     Layers,
     chosen_layers,
     context_of,

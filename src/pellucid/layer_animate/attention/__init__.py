@@ -1,0 +1,1 @@
+"""Spatial attention with Inter-Frame Attention (Eq. 3) and LayerDiffuse units."""

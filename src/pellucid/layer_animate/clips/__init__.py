@@ -1,0 +1,1 @@
+"""Clips with alpha: read, cut, moved and drawn."""

@@ -1,0 +1,1 @@
+"""Other people's files: checked, told apart, put together."""

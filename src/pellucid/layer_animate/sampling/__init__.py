@@ -1,0 +1,1 @@
+"""From noise around a clean base frame to latents of a clip."""

@@ -1,0 +1,1 @@
+"""Latent transparency (Eq. 1-2): its networks, its training."""
