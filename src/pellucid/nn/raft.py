@@ -103,7 +103,7 @@ class RAFT(nn.Module):
             raise InputError(f"RAFT takes sides that are multiples of 8 and >= {SMALLEST} px, found {width}x{height}")
         features = self.feature_encoder(torch.cat([first, second]) * 2.0 - 1.0)  # (2B, 256, h, w)
         pyramid = correlation_pyramid(features[: len(first)], features[len(first) :])
-        hidden, context = self.context_encoder(first * 2.0 - 1.0).split(_HIDDEN, dim=1)  # each (B, 128, h, w)
+        hidden, context = self.context_encoder(first * 2.0 - 1.0).chunk(2, dim=1)  # each (B, 128, h, w)
         hidden, context = hidden.tanh(), context.relu()
         start = _grid(*hidden.shape[-2:], hidden)
         place = start.expand(hidden.shape[0], -1, -1, -1)  # (B, 2, h, w)
