@@ -105,7 +105,7 @@ class RAFT(nn.Module):
         pyramid = correlation_pyramid(features[: len(first)], features[len(first) :])
         hidden, context = self.context_encoder(first * 2.0 - 1.0).chunk(2, dim=1)  # each (B, 128, h, w)
         hidden, context = hidden.tanh(), context.relu()
-        start = _grid(*hidden.shape[-2:], hidden)
+        start = _grid(hidden.shape[-2], hidden.shape[-1], hidden)
         place = start.expand(hidden.shape[0], -1, -1, -1)  # (B, 2, h, w)
         for _ in range(iterations):
             hidden, correction = self.update_block(hidden, context, look_up(pyramid, place), place - start)
