@@ -47,7 +47,7 @@ def test_every_measurement_runs(script: str) -> None:
     assert len(rows) == len(ROWS[script])
     for row, start in zip(rows, ROWS[script], strict=True):
         assert row["what"].startswith(start)
-        assert row["value"] > 0
+        assert row["value"] > 0 or row["unit"] == "MiB"  # memory need not grow
         assert not row["failure"]
 
 

@@ -14,6 +14,7 @@ from pellucid.cli.common import Debug
 
 # Distribution -> the module it is imported as.
 _MODULES = {
+    "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "huggingface-hub": "huggingface_hub",
     "psd-tools": "psd_tools",
@@ -21,7 +22,7 @@ _MODULES = {
     "pre-commit": "pre_commit",
 }
 # Not ours, but when they are there and broken they break packages of ours from inside.
-_BYSTANDERS = ("torchvision", "torchaudio", "diffusers", "transformers", "xformers")
+_BYSTANDERS = ("torchvision", "torchaudio", "xformers")
 _ENCODERS = {
     "ProRes 4444 (.mov)": "prores_ks",
     "VP9 (.webm)": "libvpx-vp9",
