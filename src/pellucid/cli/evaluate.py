@@ -81,6 +81,24 @@ def evaluate(
             "--study", metavar="FILE.html", help="Clips: write a page on which people rank them.", show_default=False
         ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            metavar="LIST.toml",
+            help="Clips: measure a list of candidates over several seeds: Table I in small.",
+            show_default=False,
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            metavar="FILE.html",
+            help="With --table: write the clips side by side, nearest training pictures beside them.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -99,7 +117,7 @@ def evaluate(
         raise InputError(f"set {set_dir} is not a folder")
     given: dict[str, Any] = {"way": way, "blends": blends, "obedience": obedience or None, "sheet": sheet}
     given |= {"split": split, "label_order": label_order}
-    given |= {"clip": clip, "raft": raft, "limit": limit, "study": study}
+    given |= {"clip": clip, "raft": raft, "limit": limit, "study": study, "table": table, "page": page}
     given |= {"candidate": dict(_candidate(each) for each in candidate) if candidate else None}
     given |= {"lpips": dict(_named(each) for each in lpips) if lpips else None}
     given = {name: value for name, value in given.items() if value is not None}
@@ -107,10 +125,17 @@ def evaluate(
         if name not in room.OPTIONS:
             takes = ", ".join(f"--{option.replace('_', '-')}" for option in room.OPTIONS)
             raise ConfigError(f"--{name.replace('_', '-')} is not for {entry.task}", f"it takes {takes}")
+    if page is not None and table is None:
+        raise ConfigError("--page shows the clips of a table", "give --table LIST.toml too")
+    if candidate and table is not None:
+        raise ConfigError(f"--candidate and --table are two ways to say who is measured, {table} lists them")
     if protocol is not None:
         given["protocol"] = protocol
     if blends is not None:
         rows = room.blend_statistics(set_dir, blends)
+    elif table is not None:
+        compare = entry.module("comparison.table").compare
+        rows = compare(set_dir, given.pop("table"), weights=model, device=device, **given)
     else:
         rows = room.evaluate(set_dir, weights=model, device=device, **given)
     typer.echo(json.dumps(rows, indent=2, ensure_ascii=False) if as_json else markdown_tables(rows))

@@ -35,7 +35,7 @@ from pellucid.metrics.flow import DISFlow, Flow, RAFTFlow
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("clip", "raft", "candidate", "limit", "study", "split")  # of `pellucid eval`
+OPTIONS = ("clip", "raft", "candidate", "limit", "study", "split", "table", "page")  # of `pellucid eval`
 DRAWN = "drawn"
 # Table I: text score, dynamic degree (of a unit that is not named), first places of the user study in per cent.
 PAPER: dict[str, tuple[float, float, float]] = {
@@ -169,14 +169,14 @@ def evaluate(
     for path in () if study is None else (Path(study), key_path(study)):
         check_output(path, False)
     scorer = None if clip is None else CLIPScorer(clip, resolve_device(device))
-    meter = Meter(_flow(raft, device), scorer)
+    meter = Meter(flow_of(raft, device), scorer)
     pipe = TransparentVideoPipeline.from_pretrained(weights, device=device)
     examples = read_set(set_dir, rule, rule.size or pipe.config.size, split, limit)
     systems = reference_systems(pipe, rule)
     for name, chosen in asked.items():
         learned = (candidate or {}).get(name)
         systems.append(network_system(pipe, chosen, rule, learned))
-    name = f"{_called(set_dir)}, {len(examples)} clip{'s' if len(examples) > 1 else ''}"
+    name = f"{called(set_dir)}, {len(examples)} clip{'s' if len(examples) > 1 else ''}"
     rows, questions = measure(systems, examples, rule, meter, name, seed)
     if study is not None:
         write_study(questions, study, fps=rule.fps, seed=seed)
@@ -328,7 +328,8 @@ def read_set(
     return found
 
 
-def _flow(raft: str | Path | None, device: str) -> Flow:
+def flow_of(raft: str | Path | None, device: str) -> Flow:
+    """RAFT with the weights of a file, else OpenCV's DIS."""
     if raft is None:
         return DISFlow()
     return RAFTFlow(load_foreign(raft), Path(raft).name, device=resolve_device(device))
@@ -341,5 +342,6 @@ def _count(name: str) -> int:
     return int(text)
 
 
-def _called(set_dir: str | Path) -> str:
+def called(set_dir: str | Path) -> str:
+    """What tables call a set."""
     return "drawn by code" if is_drawn(set_dir) else Path(set_dir).name

@@ -1,0 +1,1 @@
+"""Table I in small: candidates and seeds measured by one command, and a page of their clips."""
