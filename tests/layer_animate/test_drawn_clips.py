@@ -43,6 +43,16 @@ def test_captions_say_the_motion() -> None:
     assert told(["a bee"], "swinging fast") == ("a bee, swinging fast", "a bee swinging fast")
 
 
+def test_some_are_told_by_their_name_alone() -> None:
+    def told_so(named: float) -> int:
+        source = clips(count=12, named=named)
+        names = [set(source._named(index)) for index in range(12)]
+        return sum(set(source.cut(index, 0)[1]) <= names[index] for index in range(12))
+
+    assert (told_so(0.0), told_so(1.0)) == (0, 12)
+    assert 0 < told_so(0.5) < 12
+
+
 def test_words_of_manner_are_true() -> None:
     plain = {draw_motion(n, frames=16, motions=["up_down"]).turns for n in range(40)}
     assert plain == {1, 2, 3}

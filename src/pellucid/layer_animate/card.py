@@ -47,7 +47,7 @@ def write_card(recipe: Recipe, figures: Mapping[str, float], sets: ClipSets, ste
             )
     rows = [row for row in rows if row.nothing == row.nothing] or [Figure(which, "noise loss", figures["loss"], 1.0)]
     licensed = [row for row in sets.rows if row.get("licence") or row.get("license")]
-    data = f"Trained on {'; '.join(sets.names)}."
+    data = f"Trained on {'; '.join(sets.shares)}."
     if licensed:
         licences = sorted({str(row.get("licence") or row.get("license")) for row in licensed})
         data += f" Licences of the clips: {', '.join(licences)}."

@@ -130,7 +130,7 @@ def _own(source: str, recipe: Recipe) -> Opened:
     model, words = load_model(_folder(source))
     if not ifa_state(model.unet):
         attach_ifa(model.unet, model.context)
-    if model.config.frames != recipe.frames:
+    if recipe.stage != "base" and model.config.frames != recipe.frames:
         log.info("weights made for clips of %d frames are trained on %d", model.config.frames, recipe.frames)
         model.config = replace(model.config, frames=recipe.frames)
     return Opened(model, words)

@@ -55,6 +55,9 @@ class ClipSet(Section):
         where: keep rows of a shard folder whose field has this value, for example ``{source = "..."}``.
         motions: keys of `motions.MOTIONS` that stills get; all when empty.
         anywhere: share of moved stills whose base frame is not at rest.
+        named: share of moved stills that are told by their name alone, without the motion.
+        ground: ``"drawn"`` lays the clips over grounds drawn by code, so that they are opaque; ``"none"`` leaves them.
+        drift: share of such grounds that move.
         opaque: take clips without alpha as well.
     """
 
@@ -68,6 +71,9 @@ class ClipSet(Section):
     where: dict[str, str] = Field(default_factory=dict)
     motions: tuple[str, ...] = ()
     anywhere: float = Field(default=0.0, ge=0, le=1)
+    named: float = Field(default=0.0, ge=0, le=1)
+    ground: Literal["none", "drawn"] = "none"
+    drift: float = Field(default=0.25, ge=0, le=1)
     opaque: bool = False
 
     @field_validator("motions")
@@ -114,7 +120,8 @@ class SamplingSection(Section):
     """``[sampling]``: how clips are made for the film strip and its figures.
 
     Attributes:
-        clips: how many are made; 0 for none, which saves the time.
+        clips: how many are made; 0 for none, which saves the time. In stage ``"base"`` pictures: so many of measured
+            texts and so many of learned ones.
         steps: of the scheduler.
         guidance: g; 1 without.
         scheduler: a name of `schedules.make_scheduler`.
@@ -181,7 +188,9 @@ class Recipe(BaseRecipe):
             transparency: sizes of the VAE and of the transparency networks to take, with their scale factors.
         """
         sizes = preset(self.model.preset)
-        changes: dict[str, Any] = {"frames": self.frames, "fps": max(1, round(self.data.fps))}
+        changes: dict[str, Any] = {"fps": max(1, round(self.data.fps))}
+        if self.stage != "base":  # single pictures say nothing of clips
+            changes["frames"] = self.frames
         if transparency is not None:
             names = ("vae", "latent_channels", "scaling_factor", "offset_scale", "size")
             names += ("encoder_channels", "decoder_widths", "decoder_layers", "decoder_attention")

@@ -163,6 +163,7 @@ class MovedClips:
         base_index: frame at which a clip is at rest; the middle one when None.
         motions: keys of `MOTIONS`; all when None.
         anywhere: see `draw_motion`.
+        named: share of clips that are told by the name alone, without the motion.
         device: where the clips are made; a GPU moves thousands a minute.
     """
 
@@ -174,6 +175,7 @@ class MovedClips:
     base_index: int | None = None
     motions: tuple[str, ...] | None = None
     anywhere: float = 0.0
+    named: float = 0.0
     device: torch.device = _CPU
 
     @property
@@ -195,7 +197,7 @@ class MovedClips:
 
     def facts(self) -> list[Any]:
         """All that the clips follow from, for the name of a cache."""
-        made = [self.count, self.frames, self.size, self.seed, self.base_index, self.motions, self.anywhere]
+        made = [self.count, self.frames, self.size, self.seed, self.base_index, self.motions, self.anywhere, self.named]
         return [made, [row["file"] for row in self.rows]]
 
     def __len__(self) -> int:
@@ -213,7 +215,9 @@ class MovedClips:
         else:
             still = self.stills.image(self.stills[index], "RGBA").float() / 255.0
         clip = moved(still.to(self.device), draw, self.frames, self.size, base_index=self.base_index)
-        return clip, told(self._named(index), draw.words)
+        names = self._named(index)
+        alone = float(torch.rand((), generator=generator_of(self.seed, index, variant, 0x4A3E))) < self.named
+        return clip, tuple(names) if alone else told(names, draw.words)
 
     def _drawing(self, index: int) -> Drawings:
         return make_drawings(1, self.seed * 65536 + index, shapes=1)

@@ -14,6 +14,7 @@ from pellucid.errors import ConfigError
 from pellucid.layer_animate.clips.cuts import Cutting
 from pellucid.layer_animate.clips.drawn_clips import MovedClips
 from pellucid.layer_animate.clips.files import ClipFile, find_clips
+from pellucid.layer_animate.clips.grounds import Grounded
 from pellucid.layer_animate.data import ReadClips, Source
 from pellucid.layer_animate.recipe import DRAWN, ClipSet, Recipe
 
@@ -42,6 +43,14 @@ class ClipSets:
     def names(self) -> list[str]:
         """The sets in words."""
         return [source.name for source, _ in self.train]
+
+    @property
+    def shares(self) -> list[str]:
+        """The sets in words, with their shares of the draws when there are several."""
+        if len(self.train) == 1:
+            return self.names
+        total = sum(share for _, share in self.train)
+        return [f"{source.name} ({100.0 * share / total:.0f} % of the draws)" for source, share in self.train]
 
     @property
     def rows(self) -> list[Row]:
@@ -74,6 +83,9 @@ def open_sets(recipe: Recipe, size: tuple[int, int], device: torch.device = _CPU
         seed = recipe.seed + number
         own, held = _moved(recipe, entry, size, seed, device) if made else _read(recipe, entry, size, seed)
         learning = learning or held is None
+        if entry.ground == "drawn":
+            own = Grounded(own, seed, entry.drift)
+            held = None if held is None else Grounded(held, seed + _HELD_OUT_SEED, entry.drift)
         train.append((own, entry.share))
         measured.append((own if held is None else held, entry.share))
     return ClipSets(train, measured, learning)
@@ -120,7 +132,8 @@ def _moved(
 
     def clips(of: ShardIndex | None, many: int, seed: int) -> MovedClips:
         motions = entry.motions or None
-        return MovedClips(of, many, recipe.frames, size[0], seed, recipe.clean, motions, entry.anywhere, device)
+        more = (motions, entry.anywhere, entry.named, device)
+        return MovedClips(of, many, recipe.frames, size[0], seed, recipe.clean, *more)
 
     return clips(stills, count, seed), clips(held, held_out, seed + _HELD_OUT_SEED) if held_out else None
 
