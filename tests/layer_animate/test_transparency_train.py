@@ -155,3 +155,19 @@ def test_shards_give_stills_made_square_and_every_frame_of_a_sheet(tmp_path: Pat
     assert len(train) == len(measured) == 6
     with pytest.raises(InputError, match=r"named nobody\.png"):
         read_bank(str(tmp_path), "stills", 8, None, only=("nobody.png",))
+
+
+def test_animations_are_learned_beside_stills(tmp_path: Path) -> None:
+    _shards(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "stills.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {"licence": "MIT", "author": "somebody"}
+    both = [row | {"split": split} for split in ("train", "val") for row in rows]
+    stills, sheets = ([row for row in both if ("sheet" in row) == wanted] for wanted in (False, True))
+    (tmp_path / "stills.jsonl").write_text("\n".join(map(json.dumps, stills)))
+    (tmp_path / "anim.jsonl").write_text("\n".join(map(json.dumps, sheets)))
+    found = open_banks(str(tmp_path), "stills", 8, count=None, held_out=4, seed=0, sheets="anim", every=2)
+    assert [len(bank) for bank in found] == [1 + 3, 1 + 1]
+    assert found[0].pictures[1:, 0, 0, 0].tolist() == [0, 80, 160]
+    assert found[0].name == "1 files of stills, 1 files of anim"
+    assert [row["file"] for row in found[0].to("cpu").rows] == ["wide.png", "sheet.png"]

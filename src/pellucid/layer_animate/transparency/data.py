@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.data.shards import ShardIndex
+from pellucid.data.shards import Row, ShardIndex
 from pellucid.device import generator_of
 from pellucid.errors import InputError
 from pellucid.layer_animate.clips.drawn import draw_rgba
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 DRAWN = "drawn"
 _DRAWN_AT_A_TIME = 256
+_HELD_OUT_STEP = 12  # frames of a held-out animation from one that is measured to the next
 _HELD_OUT_SEED = 1 << 20  # apart from every seed a recipe is likely to name
 
 
@@ -28,17 +29,18 @@ class RgbaBank:
     Args:
         pictures: ``(N, 4, S, S)`` uint8, straight alpha.
         name: where they come from, in words.
+        rows: of the files they were read from, for the credits; none of drawn ones.
     """
 
-    def __init__(self, pictures: Tensor, name: str) -> None:
-        self.pictures, self.name = pictures, name
+    def __init__(self, pictures: Tensor, name: str, rows: Sequence[Row] = ()) -> None:
+        self.pictures, self.name, self.rows = pictures, name, tuple(rows)
 
     def __len__(self) -> int:
         return self.pictures.shape[0]
 
     def to(self, device: torch.device | str) -> RgbaBank:
         """The bank on another device."""
-        return RgbaBank(self.pictures.to(device), self.name)
+        return RgbaBank(self.pictures.to(device), self.name, self.rows)
 
     def take(self, indices: Tensor) -> Tensor:
         """Some pictures, ``(B, 4, S, S)`` float32 in [0, 1]."""
@@ -55,7 +57,14 @@ def draw_bank(count: int, size: int, seed: int) -> RgbaBank:
 
 
 def read_bank(
-    root: str, table: str, size: int, split: str | None, *, count: int | None = None, only: tuple[str, ...] = ()
+    root: str,
+    table: str,
+    size: int,
+    split: str | None,
+    *,
+    count: int | None = None,
+    only: tuple[str, ...] = (),
+    every: int = 1,
 ) -> RgbaBank:
     """Read pictures of tar shards; a row with ``sheet`` = [rows, columns] is a sprite sheet and gives every frame.
 
@@ -66,6 +75,7 @@ def read_bank(
         split: ``"train"`` or ``"val"``; None for all.
         count: the first so many rows; None for all.
         only: names of ``file`` to keep; empty for all.
+        every: frames of a sprite sheet from one that is taken to the next; neighbours are almost alike.
 
     Raises:
         ConfigError: no such folder or table.
@@ -76,11 +86,14 @@ def read_bank(
     if not chosen:
         wanted = f" named {', '.join(only)}" if only else ""
         raise InputError(f"{root} has no pictures{wanted} of split {split!r} in {table}.jsonl")
-    pictures = [frame for row in chosen for frame in _frames(rows.image(row, "RGBA"), row.get("sheet"), row["file"])]
+    pictures = [
+        frame for row in chosen for frame in [*_frames(rows.image(row, "RGBA"), row.get("sheet"), row["file"])][::every]
+    ]
     changed = sum(picture.shape[1:] != (size, size) for picture in pictures)
     if changed:
         log.info("%d of %d pictures of %s brought to %dx%d", changed, len(pictures), root, size, size)
-    return RgbaBank(torch.stack([_square(picture, size) for picture in pictures]), f"{len(chosen)} files of {table}")
+    squares = torch.stack([_square(picture, size) for picture in pictures])
+    return RgbaBank(squares, f"{len(chosen)} files of {table}", chosen)
 
 
 def open_banks(
@@ -92,6 +105,8 @@ def open_banks(
     held_out: int,
     seed: int,
     only: tuple[str, ...] = (),
+    sheets: str | None = None,
+    every: int = 1,
 ) -> tuple[RgbaBank, RgbaBank]:
     """Pictures to train on and pictures to measure on; without a common one, unless ``only`` names what to learn.
 
@@ -103,16 +118,28 @@ def open_banks(
         held_out: pictures (files) to measure on.
         seed: of the drawn pictures.
         only: see `read_bank`; with it the same pictures are measured, as learning them by heart is the purpose.
+        sheets: one more table of the folder, of animations, whose frames are learned and measured as well.
+        every: see `read_bank`; of animations of ``sheets`` that are held out at most every twelfth frame is measured.
     """
     if root == DRAWN:
         return draw_bank(count or 1024, size, seed), draw_bank(held_out, size, seed + _HELD_OUT_SEED)
     if only:
-        bank = read_bank(root, table, size, None, count=count, only=only)
+        bank = read_bank(root, table, size, None, count=count, only=only, every=every)
         return bank, bank
+    train = read_bank(root, table, size, "train", count=count, every=every)
+    held = read_bank(root, table, size, "val", count=held_out, every=every)
+    if sheets is None:
+        return train, held
+    few = max(1, held_out // 4)  # a quarter as many: each gives several frames
     return (
-        read_bank(root, table, size, "train", count=count),
-        read_bank(root, table, size, "val", count=held_out),
+        _joined(train, read_bank(root, sheets, size, "train", count=count, every=every)),
+        _joined(held, read_bank(root, sheets, size, "val", count=few, every=max(every, _HELD_OUT_STEP))),
     )
+
+
+def _joined(first: RgbaBank, second: RgbaBank) -> RgbaBank:
+    pictures = torch.cat([first.pictures, second.pictures])
+    return RgbaBank(pictures, f"{first.name}, {second.name}", (*first.rows, *second.rows))
 
 
 @dataclass(frozen=True)

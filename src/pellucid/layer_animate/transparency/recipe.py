@@ -20,6 +20,8 @@ class DataSection(Section):
     Attributes:
         root: ``"drawn"`` draws pictures by code; else a folder of tar shards, read by `transparency_data.read_bank`.
         table: which ``TABLE.jsonl`` of the folder; rows with ``sheet`` are sprite sheets, of which every frame counts.
+        sheets: one more table, of animations, whose frames are learned and measured as well; None for none.
+        every: frames of an animation from one that is taken to the next.
         count: pictures to draw, 1,024 when None; of a folder the first so many files, None for all.
         held_out: pictures (files) that are measured during training and never trained on.
         only: names of the files to learn by heart, such as the one clip of a test; they are measured too then.
@@ -30,6 +32,8 @@ class DataSection(Section):
 
     root: str = DRAWN
     table: str = "stills"
+    sheets: str | None = None
+    every: int = Field(default=1, ge=1)
     count: int | None = Field(default=None, ge=1)
     held_out: int = Field(default=64, ge=1)
     only: tuple[str, ...] = ()

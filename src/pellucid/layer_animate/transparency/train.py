@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pellucid.device import generator_of
 from pellucid.errors import ConfigError
-from pellucid.hub.cards import Figure, model_card
+from pellucid.hub.cards import Figure, credit_lines, model_card
 from pellucid.hub.pretrained import load_state, save_pretrained
 from pellucid.layer_animate.transparency.coding import (
     adjusted_latent,
@@ -133,6 +133,8 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         held_out=data.held_out,
         seed=data.seed,
         only=data.only,
+        sheets=data.sheets,
+        every=data.every,
     )
     log.info("%d pictures to learn, %d to measure: %s", len(train), len(held_out), train.name)
     modules: dict[str, nn.Module] = {
@@ -193,12 +195,15 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
     Returns:
         ``alpha_mae`` and ``colour_mae``, mean absolute errors in [0, 1], the second weighted with the true alpha;
         ``nothing_mae``, the first of a decoder that says alpha 0 everywhere; ``grey_mae``, of the VAE's picture
-        against the greyed truth; ``latent_mean`` and ``latent_std`` of the raw latents.
+        against the greyed truth; ``psnr``, dB, of truth and found over the same
+        random colours, a mean over the pictures; ``latent_mean`` and ``latent_std`` of the raw latents.
     """
     room: Room = state.room
     vae, encoder, decoder = _parts(modules)
     sums = torch.zeros(5, dtype=torch.float64)
     latents: list[Tensor] = []
+    decibels: list[Tensor] = []
+    colours = torch.rand(len(room.held_out), 3, 1, 1, generator=generator_of(0, 0xC010))
     indices = torch.arange(len(room.held_out))
     for chosen in indices.split(_BATCH):
         truth = room.held_out.take(chosen)
@@ -207,6 +212,9 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
         found = decode_rgba(raw, vae, decoder, chunk=_BATCH, size=size)
         picture = vae.decode(raw).sample  # type: ignore[union-attr]
         alpha = truth[:, 3:]
+        backdrop = colours[chosen].to(truth)
+        error = (_over(found, backdrop) - _over(truth, backdrop)).square().mean(dim=(1, 2, 3))
+        decibels.append((-10.0 * error.clamp(min=1e-10).log10()).double().cpu())
         grey = (crop_to(picture, size) - on_grey(truth)).abs().mean() / 2.0
         sums += (
             torch.stack(
@@ -230,6 +238,7 @@ def validate(state: TrainState, modules: Mapping[str, nn.Module]) -> dict[str, f
         "colour_mae": float(sums[1] / sums[2].clamp(min=1e-8)),
         "nothing_mae": float(sums[3] / count),
         "grey_mae": float(sums[4] / count),
+        "psnr": float(torch.cat(decibels).mean()),
         **room.latent,
     }
 
@@ -298,6 +307,10 @@ def _quieten(vae: AutoencoderKL) -> None:
         convolution.bias[half:] = _FIRST_LOGVAR
 
 
+def _over(rgba: Tensor, backdrop: Tensor) -> Tensor:
+    return rgba[:, :3] * rgba[:, 3:] + backdrop * (1.0 - rgba[:, 3:])
+
+
 def _parts(modules: Mapping[str, nn.Module]) -> tuple[AutoencoderKL, TransparencyEncoder, TransparencyDecoder]:
     grey, both = modules["vae"], modules["transparency"]
     assert isinstance(grey, GreyVae)
@@ -309,6 +322,8 @@ def _card(state: TrainState, figures: Mapping[str, float]) -> str:
     room: Room = state.room
     recipe = room.recipe
     drawn = recipe.data.root == DRAWN
+    licensed = [row for row in room.train.rows if row.get("licence") or row.get("license")]
+    licences = ", ".join(sorted({str(row.get("licence") or row.get("license")) for row in licensed}))
     name = recipe.name or "unnamed"
     rows = [
         Figure(
@@ -325,8 +340,12 @@ def _card(state: TrainState, figures: Mapping[str, float]) -> str:
             "Doing nothing is here to call every pixel transparent."
         ),
         data=f"Trained on {len(room.train):,} pictures: {room.train.name}."
-        + (" Drawn by code of this package, free of rights of others." if drawn else " Licences: see the data set."),
-        credits="None needed." if drawn else "See the data set.",
+        + (
+            " Drawn by code of this package, free of rights of others."
+            if drawn
+            else f" Licences: {licences or 'see the data set'}."
+        ),
+        credits="None needed." if drawn else credit_lines(licensed) or "See the data set.",
         recipe=f"`pellucid train recipes/layer_animate/{name}.toml`, {state.step} optimiser steps, "
         f"{min(state.step, recipe.vae.steps)} of them for the VAE.",
         hardware=f"One {torch.cuda.get_device_name(0)}"
