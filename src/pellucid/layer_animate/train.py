@@ -8,7 +8,7 @@ random for guidance, and everything random follows from the seed and the step, s
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pellucid.device import generator_of
 from pellucid.layer_animate.card import write_card
 from pellucid.layer_animate.clips.sets import ClipSets, Shares, open_sets
-from pellucid.layer_animate.clips.strips import curve, film_strip, stacked
+from pellucid.layer_animate.clips.strips import contact_sheet, curve, film_strip, stacked
 from pellucid.layer_animate.data import Batch, ClipBatches, LatentBank, fingerprint, open_bank
 from pellucid.layer_animate.denoiser import Denoiser
 from pellucid.layer_animate.losses import inter_frame_loss, noised, squared_errors
@@ -47,11 +47,13 @@ class Shown:
         frames: the truth ``(F, 4, H, W)`` in [0, 1].
         latents: its latents ``(1, C, F, h, w)``.
         text: its caption.
+        learned: it is one of those that are learned.
     """
 
     frames: Tensor
     latents: Tensor
     text: str
+    learned: bool = False
 
 
 @dataclass
@@ -126,7 +128,7 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         opened,
         make_scheduler("ddim", betas).alphas_cumprod.to(device, torch.float32),
         banks[1],
-        _shown(recipe, sets.measured, banks[1]),
+        _shown(recipe, sets, banks[0], banks[1]),
         sets,
     )
     count = sum(parameter.numel() for parameter in denoiser.learning())
@@ -183,19 +185,27 @@ def validate(state: TrainState, modules: dict[str, nn.Module]) -> dict[str, floa
 
 @torch.no_grad()
 def samples(state: TrainState, modules: dict[str, nn.Module]) -> Tensor:
-    """The measured clips as film strips, true and made, and how the loss fell: ``(3, H, W)`` in [0, 1]."""
+    """What is made, and how the loss fell: ``(3, H, W)`` in [0, 1].
+
+    Clips as film strips, true and made; in stage ``"base"`` a contact sheet: to every text the true picture and the one
+    made, of the texts that are measured, then of those that were learned.
+    """
     room: Room = state.room
     denoiser = modules["denoiser"]
     rows: list[Tensor] = []
-    for number, shown in enumerate(room.shown):
+    if room.recipe.stage == "base" and room.shown:
+        made = _pictures(room, denoiser)
+        pairs = [
+            (f"{'' if one.learned or room.sets.learning else '* '}{one.text}", one.frames[_middle(one)], picture)
+            for one, picture in zip(room.shown, made, strict=True)
+        ]
+        rows.append(contact_sheet(pairs))
+    for number, shown in enumerate(room.shown if room.recipe.stage != "base" else ()):
         clips = [(f"true: {shown.text}", shown.frames)]
         clips.append(("through the autoencoder", _decoded(_model(denoiser), shown.latents[0].movedim(1, 0), shown)))
         given = "the text" if room.recipe.clean is None else f"frame {room.recipe.clean} and the text"
         made = _make(room, denoiser, shown, number)
-        if len(made) == len(shown.frames):
-            clips.append((f"made at step {state.step} from {given}", made))
-        else:
-            rows.append(film_strip([(f"a picture made at step {state.step} from {given}", made)]))
+        clips.append((f"made at step {state.step} from {given}", made))
         rows.append(film_strip(clips))
     points = state.extra.get("curve") or [[state.step, 0.0, 0.0]]
     names = ["loss"] + (["lambda 0"] if room.recipe.clean is not None else [])
@@ -215,7 +225,7 @@ def export(state: TrainState, modules: dict[str, nn.Module], folder: Path, figur
         "step": state.step,
         "base_index": recipe.clean,
         "frames": recipe.frames,
-        "clips": room.sets.names,
+        "clips": room.sets.shares,
         "figures": figures,
         "sampling": recipe.sampling.model_dump(),
     }
@@ -250,10 +260,34 @@ def _measured_loss(room: Room, denoiser: nn.Module, scale: float) -> float:
 
 
 def _make(room: Room, denoiser: nn.Module, shown: Shown, number: int) -> Tensor:
-    """Make a clip from a base frame and its text, or from the text alone: ``(F, 4, H, W)``; in stage base a picture."""
+    """Make a clip from a base frame and its text, or from the text alone: ``(F, 4, H, W)``."""
     assert isinstance(denoiser, Denoiser)
     recipe, model, words = room.recipe, denoiser.model, denoiser.words
-    sampling = Sampling(
+    sampling = _sampling(recipe, model)
+    text, null = (words.vectors(words.ids([said])) for said in (shown.text, ""))
+    latents, seed = shown.latents.float(), recipe.seed + number
+    model.context.enabled = recipe.clean is not None
+    base = latents[:, :, recipe.clean or 0]
+    made = sample_clip(model.unet, model.context, base, text, null, recipe.frames, sampling, seed)[0].movedim(1, 0)
+    return _decoded(model, made, shown)
+
+
+def _pictures(room: Room, denoiser: nn.Module) -> Tensor:
+    """Make pictures from the texts that are shown, all at once: ``(N, 4, H, W)``."""
+    assert isinstance(denoiser, Denoiser)
+    recipe, model, words = room.recipe, denoiser.model, denoiser.words
+    texts = [shown.text for shown in room.shown]
+    text, null = (words.vectors(words.ids(said)) for said in (texts, [""] * len(texts)))
+    _, channels, _, height, width = room.shown[0].latents.shape
+    seeds = [recipe.seed + number for number in range(len(texts))]
+    shape, betas = (len(texts), channels, height, width), model.config.stage1_betas
+    model.context.enabled = False
+    made = sample_picture(model.unet, model.context, shape, text, null, _sampling(recipe, model), seeds, betas=betas)
+    return _decoded(model, made, room.shown[0])
+
+
+def _sampling(recipe: Recipe, model: LayerAnimate) -> Sampling:
+    return Sampling(
         steps=recipe.sampling.steps,
         guidance=recipe.sampling.guidance,
         scheduler=recipe.sampling.scheduler,
@@ -261,18 +295,10 @@ def _make(room: Room, denoiser: nn.Module, shown: Shown, number: int) -> Tensor:
         base_index=recipe.clean,
         pinned=recipe.clean is not None,
     )
-    text, null = (words.vectors(words.ids([said])) for said in (shown.text, ""))
-    latents, seed = shown.latents.float(), recipe.seed + number
-    model.context.enabled = recipe.clean is not None
-    if recipe.stage == "base":
-        _, channels, _, height, width = latents.shape
-        shape = (1, channels, height, width)
-        betas = model.config.stage1_betas
-        made = sample_picture(model.unet, model.context, shape, text, null, sampling, seed, betas=betas)
-    else:
-        base = latents[:, :, recipe.clean or 0]
-        made = sample_clip(model.unet, model.context, base, text, null, recipe.frames, sampling, seed)[0].movedim(1, 0)
-    return _decoded(model, made, shown)
+
+
+def _middle(shown: Shown) -> int:
+    return (len(shown.frames) - 1) // 2
 
 
 def _decoded(model: LayerAnimate, latents: Tensor, shown: Shown) -> Tensor:
@@ -305,16 +331,36 @@ def _facts(recipe: Recipe, model: LayerAnimate, sources: Shares) -> dict[str, An
     }
 
 
-def _shown(recipe: Recipe, sources: Shares, bank: LatentBank) -> list[Shown]:
-    """The first clips that are measured, as pictures too."""
-    found: list[Shown] = []
-    offset = 0
+def _shown(recipe: Recipe, sets: ClipSets, learned: LatentBank, measured: LatentBank) -> list[Shown]:
+    """Clips as pictures too: the first that are measured; in stage ``"base"`` of every set some, and learned ones."""
+    if recipe.stage != "base":
+        return _some(sets.measured, measured, recipe.sampling.clips, spread=False)
+    if sets.learning:  # those that are measured are learned
+        return _some(sets.measured, measured, recipe.sampling.clips, spread=True)
+    found = _some(sets.measured, measured, recipe.sampling.clips, spread=True)
+    seen = _some(sets.train, learned, recipe.sampling.clips, spread=True)
+    return [*found, *(replace(one, learned=True) for one in seen)]
+
+
+def _some(sources: Shares, bank: LatentBank, most: int, *, spread: bool) -> list[Shown]:
+    """The first clips that are in the bank; or clips of all sources in turn, evenly over each."""
+    offsets = [0]
     for source, _ in sources:
-        for index in range(len(source)):
-            places = (bank.clips == offset + index).nonzero().flatten()
-            if len(found) < recipe.sampling.clips and len(places):
-                frames, texts = source.cut(index, 0)
-                place = int(places[0])
-                found.append(Shown(frames.cpu(), bank.latents[place : place + 1], texts[0]))
-        offset += len(source)
+        offsets.append(offsets[-1] + len(source))
+    places = [(number, index) for number, (source, _) in enumerate(sources) for index in range(len(source))]
+    if spread:
+        each = -(-most // len(sources))
+        places = [
+            (number, round(turn * (len(source) - 1) / max(each - 1, 1)))
+            for turn in range(each)
+            for number, (source, _) in enumerate(sources)
+            if len(source)
+        ]
+    found: list[Shown] = []
+    for number, index in dict.fromkeys(places):
+        cuts = (bank.clips == offsets[number] + index).nonzero().flatten()
+        if len(found) < most and len(cuts):
+            frames, texts = sources[number][0].cut(index, 0)
+            place = int(cuts[0])
+            found.append(Shown(frames.cpu(), bank.latents[place : place + 1], texts[0]))
     return found

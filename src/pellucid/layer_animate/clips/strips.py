@@ -48,6 +48,28 @@ def film_strip(clips: Sequence[tuple[str, Tensor]], *, most: int = 16, side: int
     return stacked(rows)
 
 
+def contact_sheet(pairs: Sequence[tuple[str, Tensor, Tensor]], *, columns: int = 4, side: int = 64) -> Tensor:
+    """Lay pairs of pictures, true and made, on a sheet, with what they are told with above each pair.
+
+    Args:
+        pairs: label, and two straight RGBA pictures ``(4, H, W)`` in [0, 1], all of one shape.
+        columns: pairs beside one another.
+        side: pictures with a smaller side are shown larger, by whole factors, up to about this.
+
+    Returns:
+        ``(3, H', W')`` in [0, 1].
+    """
+    cells: list[Tensor] = []
+    for label, true, made in pairs:
+        shown = over_checks(torch.stack([true, made]).detach().float().cpu())
+        factor = max(1, side // min(shown.shape[-2:]))
+        shown = F.interpolate(shown, scale_factor=float(factor), mode="nearest")
+        both = F.pad(torch.cat(list(shown), dim=2), (2, 2, 1, 3), value=1.0)  # (3, H, 2 W)
+        cells.append(torch.cat([_text(label, both.shape[2]), both], dim=1))
+    rows = [torch.cat(cells[start : start + columns], dim=2) for start in range(0, len(cells), columns)]
+    return stacked(rows)
+
+
 def curve(points: Sequence[Sequence[float]], names: Sequence[str], *, width: int = 640, height: int = 180) -> Tensor:
     """Draw figures over steps, on a logarithmic scale when they fall by more than a factor of four.
 
