@@ -48,7 +48,8 @@ class CLIPScorer:
     """Both towers of a CLIP from a local folder; transformers is imported when one is made, and nothing is fetched.
 
     Args:
-        folder: what ``save_pretrained`` wrote for a CLIP model and its tokeniser, as hub ids of CLIP hold it.
+        folder: what ``save_pretrained`` wrote for a CLIP model and its tokeniser, as hub ids of CLIP hold it. Its
+            ``config.json`` may say a ``scorer_label`` for tables; the folder's name stands there else.
         device: where to compute.
 
     Raises:
@@ -58,7 +59,6 @@ class CLIPScorer:
 
     def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
         self.folder = Path(folder).expanduser()
-        self.label = self.folder.name
         if not (self.folder / "config.json").is_file():
             raise WeightsError(f"CLIP: no config.json in {self.folder}", "name the folder of a saved CLIP")
         try:
@@ -66,8 +66,8 @@ class CLIPScorer:
         except ImportError as error:
             raise DependencyError("CLIP needs transformers", "pip install transformers") from error
         model: Any = transformers.CLIPModel
-        tokeniser: Any = transformers.CLIPTokenizer
         try:
+            tokeniser: Any = getattr(transformers, _tokeniser(self.folder))
             self._tokens = tokeniser.from_pretrained(self.folder, local_files_only=True)
             self._model, loaded = model.from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -79,7 +79,8 @@ class CLIPScorer:
         if missing := sorted(loaded["missing_keys"]):
             # transformers would fill them with random values, whose features look like some and are none.
             raise WeightsError(f"CLIP in {self.folder} lacks {len(missing)} tensors, first {missing[0]}")
-        self._model.to(device).eval().requires_grad_(False)
+        self._model.float().to(device).eval().requires_grad_(False)  # weights are stored as float16, too
+        self.label = str(getattr(self._model.config, "scorer_label", self.folder.name))
         self._device = device
         self._size = int(self._model.config.vision_config.image_size)
         self._longest = int(self._model.config.text_config.max_position_embeddings)
@@ -94,8 +95,13 @@ class CLIPScorer:
         return torch.cat(found)
 
     def texts(self, prompts: Sequence[str]) -> Tensor:
-        """See `Scorer`. What goes beyond CLIP's longest sentence is left out, and that is logged."""
+        """See `Scorer`. What goes beyond CLIP's longest sentence is left out, and that is logged.
+
+        A tokeniser of whole words does not know all: those that it does not know are logged, too.
+        """
         whole = self._tokens(list(prompts))["input_ids"]
+        if lost := self.unknown(prompts):
+            log.warning("%s does not know %s", self.label, ", ".join(map(repr, lost)))
         if cut := sum(len(ids) > self._longest for ids in whole):
             log.warning(
                 "%d of %d prompts are longer than CLIP's %d tokens: the rest is left out",
@@ -107,6 +113,18 @@ class CLIPScorer:
         with torch.no_grad():
             tokens = {name: said[name].to(self._device) for name in ("input_ids", "attention_mask")}
             return _features(self._model.get_text_features(**tokens))
+
+    def unknown(self, prompts: Sequence[str]) -> list[str]:
+        """Words that the tokeniser does not know, each once; CLIP's own spells words in pieces and knows all."""
+        nothing = self._tokens.unk_token_id
+        if nothing is None or nothing == self._tokens.eos_token_id:  # CLIP's own has one in name only
+            return []
+        lost: dict[str, None] = {}
+        for prompt in prompts:
+            read = self._tokens(prompt, return_offsets_mapping=True)
+            places = zip(read["input_ids"], read["offset_mapping"], strict=True)
+            lost |= dict.fromkeys(prompt[start:end].lower() for number, (start, end) in places if number == nothing)
+        return list(lost)
 
     def _prepared(self, frame: Tensor) -> Tensor:
         from PIL import Image
@@ -162,6 +180,14 @@ def frame_similarity(clip: Tensor, base: Tensor, scorer: Scorer) -> float:
 def _features(found: Any) -> Tensor:
     """A tower's projected features; transformers wraps them since version 5."""
     return (found if isinstance(found, Tensor) else found.pooler_output).float().cpu()
+
+
+def _tokeniser(folder: Path) -> str:
+    """Name of the class that reads the folder's tokeniser: CLIP's own, unless the folder asks for the general one."""
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    general = said.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    return "PreTrainedTokenizerFast" if general else "CLIPTokenizer"
 
 
 def _preprocessing(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
