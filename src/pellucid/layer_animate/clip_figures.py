@@ -12,6 +12,8 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from pellucid.layer_animate.baselines.procedural import named_motion
+from pellucid.layer_animate.clips.measured import SIX, measure_alpha
 from pellucid.metrics.alpha import alpha_errors, composite_quality, dtssd
 from pellucid.metrics.clip_score import Scorer, clip_text_scores, frame_similarity
 from pellucid.metrics.cut_out import measure_cut_out
@@ -25,7 +27,7 @@ NO_CLIP = "n/a (no --clip)"
 FREE = ("border %", "leak %", "holes %", "alpha change %", "flicker %", "base alpha %", "base colour %")
 TRUE = ("MAE", "MSE", "Grad", "Conn", "dtSSD", "PSNR", "SSIM")
 SEEN = ("text score", "on white", "on black", "like base")  # of CLIP
-MOVED = ("dynamic degree", "motion px", "motion %", "motion px inside")
+MOVED = ("dynamic degree", "motion px", "motion %", "motion px inside", "obeyed %")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Meter:
         found |= {key: None if value is None else 100.0 * value for key, value in zip(FREE, free, strict=True)}
         motion = measure_motion(clip, self.flow, fps, flows=forward)
         moved = (float(motion.dynamic), motion.pixels, motion.percent, motion.visible_pixels)
+        obeyed = motion_obeyed(clip, prompt)
+        moved += (None if obeyed is None else 100.0 * obeyed,)
         found |= dict(zip(MOVED, moved, strict=True))
         made = torch.arange(len(clip)) != base_index  # a base frame that is given back is no achievement
         if self.scorer is not None:
@@ -84,6 +88,20 @@ class Meter:
             quality = composite_quality(clip[made], truth[made])
             found |= {"PSNR": quality["PSNR"], "SSIM": quality["SSIM"]}
         return found
+
+
+def motion_obeyed(clip: Tensor, text: str) -> bool | None:
+    """Whether a clip moves as its text says, as far as alpha tells; a guess among six is right one time in six.
+
+    Args:
+        clip: ``(F, 4, H, W)``, straight alpha.
+        text: the prompt; the motion that it names first counts.
+
+    Returns:
+        None where the text names none of `measured.SIX`, or the clip is a single frame.
+    """
+    told = named_motion(text)
+    return measure_alpha(clip[:, 3:]).one_of_six == told if told in SIX and len(clip) > 1 else None
 
 
 def mean_figures(figures: Sequence[Mapping[str, float | None]]) -> Figures:
