@@ -87,6 +87,20 @@ def test_dropped_texts_are_zero_and_plain_ones_have_no_colour(drawn: CaptionedBa
     assert len(plain) / 200 == pytest.approx(0.2, abs=0.1)
 
 
+def test_white_black_and_grey_alone_say_no_hue(drawn: CaptionedBank, encoder: TextEncoder) -> None:
+    assert [batches.names_no_hue(text) for text in ("a white shirt", "a grey and black dress")] == [True, True]
+    assert [batches.names_no_hue(text) for text in ("a white and red shirt", "a shirt", "")] == [False, False, False]
+    greys = replace(drawn, texts=tuple(("a white box",) if n % 2 else told for n, told in enumerate(drawn.texts)))
+    whole = CaptionedBatches([greys], encoder, 60, 16)(0)
+    paler = CaptionedBatches([greys], encoder, 60, 16, achromatic=(0.25, 0.5))(0)
+    grey = torch.tensor([text == "a white box" for text in whole.texts])
+    assert 0.2 < grey.float().mean() < 0.8
+    assert torch.equal(paler.lab[~grey], whole.lab[~grey])
+    ratio = paler.lab[grey, 1:].norm(dim=1).mean((1, 2)) / whole.lab[grey, 1:].norm(dim=1).mean((1, 2))
+    assert ratio.min() > 0.2499
+    assert ratio.max() < 0.5001
+
+
 def test_scenes_are_paler_and_objects_are_not(drawn: CaptionedBank, encoder: TextEncoder) -> None:
     pixels = drawn.bank.pixels.clone()
     pixels[::2, 3:] = 0

@@ -28,7 +28,7 @@ from pellucid.tic.lab import lab_to_rgb, rgb_to_lab
 from pellucid.tic.obedience import prompt
 from pellucid.tic.object_mask import object_mask
 from pellucid.tic.text import TextEncoder, colour_words, tokenise
-from pellucid.tic.vocabulary import COLOURS, SIX, canonical
+from pellucid.tic.vocabulary import CHROMATIC, COLOURS, SIX, canonical
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +156,7 @@ class CaptionedBatches:
         plain: share of pictures whose text keeps its words but no colour.
         unsaid: factor on the chroma of pictures whose text, as the network sees it, names no colour; drawn evenly
             between the two.
+        achromatic: the same for texts whose only colours are white, black and grey.
         recolour: makes text the only source of colour, `recolour.Recolouring`; None keeps the pictures' own colours and
             texts. Pictures with a dropped or plain text keep theirs in any case: without words, plausible.
         scenic: share of cut-outs that lie on a picture of another set instead of a flat ground.
@@ -176,6 +177,7 @@ class CaptionedBatches:
         dropout: float = 0.0,
         plain: float = 0.0,
         unsaid: tuple[float, float] = (1.0, 1.0),
+        achromatic: tuple[float, float] = (1.0, 1.0),
         recolour: Recolour | None = None,
         scenic: float = 0.0,
         scenes: tuple[float, float] = (1.0, 1.0),
@@ -187,7 +189,7 @@ class CaptionedBatches:
             raise ConfigError("text.dropout and text.plain must add up to at most 1")
         self.banks, self.encoder, self.batch, self.side = list(banks), encoder, batch, side
         self.scale, self.seed, self.process, self.length = scale, seed, process, length
-        self.dropout, self.plain, self.unsaid = dropout, plain, unsaid
+        self.dropout, self.plain, self.unsaid, self.achromatic = dropout, plain, unsaid, achromatic
         self.recolour, self.scenic, self.scenes = recolour, scenic, scenes
         self._vectors: dict[str, Tensor] = {}
 
@@ -209,6 +211,8 @@ class CaptionedBatches:
         ]
         if self.unsaid != (1.0, 1.0):
             lab = _paler(lab, self.unsaid, torch.tensor([not names_colour(text) for text in texts]), generator)
+        if self.achromatic != (1.0, 1.0):
+            lab = _paler(lab, self.achromatic, torch.tensor([names_no_hue(text) for text in texts]), generator)
         if self.scenes != (1.0, 1.0):
             lab = _paler(lab, self.scenes, (pixels[:, 3:].amax((1, 2, 3)) == 0).cpu(), generator)
         return Batch(lab.contiguous(), self._encoded(texts).to(lab.device), tuple(texts))
@@ -316,6 +320,12 @@ def without_colours(text: str) -> str:
 def names_colour(text: str) -> bool:
     """Whether a text says a colour word; the colour that things have, as *grass*, does not count."""
     return any(canonical(token, things=False) is not None for token in tokenise(text))
+
+
+def names_no_hue(text: str) -> bool:
+    """Whether a text says colour words, and none of them has a hue: only white, black and grey."""
+    said = {canonical(token, things=False) for token in tokenise(text)} - {None}
+    return bool(said) and said.isdisjoint(CHROMATIC)
 
 
 _MEASURES = {"dark", "light", "bright", "deep", "vivid", "pale", "mostly", "multicolored", "colorful", "color"}

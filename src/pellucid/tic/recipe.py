@@ -75,6 +75,8 @@ class TextSection(Section):
         plain: share whose text keeps its words but no colour.
         unsaid: factor on the chroma of pictures whose text names no colour, drawn evenly between the two. Below 1 the
             network guesses paler colours where it is told none, and is less often far off.
+        achromatic: the same for texts whose only colours are white, black and grey: they say nothing of the colours
+            around what is white.
     """
 
     vectors: str | None = None
@@ -82,6 +84,7 @@ class TextSection(Section):
     dropout: float = Field(default=0.0, ge=0, le=1)
     plain: float = Field(default=0.0, ge=0, le=1)
     unsaid: tuple[float, float] = (1.0, 1.0)
+    achromatic: tuple[float, float] = (1.0, 1.0)
 
 
 class LossSection(Section):

@@ -374,6 +374,7 @@ def _data(
         dropout=recipe.text.dropout,
         plain=recipe.text.plain,
         unsaid=recipe.text.unsaid,
+        achromatic=recipe.text.achromatic,
         scenes=data.scenes,
         recolour=Recolouring(options) if options.share > 0 else None,
         scenic=data.scenic,
