@@ -76,6 +76,7 @@ def test_a_saved_clip_sees_frames_and_reads_prompts(folder, caplog):
     assert torch.allclose(scorer.images(grey), getattr(expected, "pooler_output", expected), atol=1e-5)
     assert torch.allclose(scorer.texts(["c"])[0], texts[1], atol=1e-5)  # padding changes nothing
     assert scorer.label == "tiny-clip"
+    assert scorer.unknown(["a zebra"]) == []  # it spells words in pieces
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         scorer.texts(["a b c a b c"])
