@@ -14,7 +14,7 @@ from pellucid.layer_animate.clip_figures import FREE, MOVED, NO_CLIP, SEEN, TRUE
 from pellucid.layer_animate.evaluate import paper_rows
 
 # Which direction is better; what moves is told and not judged.
-MORE = frozenset({"text score", "on white", "on black", "like base", "PSNR", "SSIM", "motion obeyed %"})
+MORE = frozenset({"text score", "on white", "on black", "like base", "PSNR", "SSIM", "obeyed %"})
 LESS = frozenset({"border %", "leak %", "holes %", "flicker %", "base alpha %", "base colour %", "MAE"})
 
 
