@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from pellucid.hub.pretrained import read_document, read_state
 from pellucid.layer_animate import train
+from pellucid.layer_animate.clips.files import evenly
 from pellucid.layer_animate.clips.grounds import GROUND_WORDS, Grounded
 from pellucid.layer_animate.clips.sets import open_sets
 from pellucid.layer_animate.clips.strips import contact_sheet
@@ -91,6 +95,35 @@ def test_grounds_of_a_recipe_are_those_of_its_clips() -> None:
         "3 drawings, moved by code, opaque over drawn grounds (75 % of the draws)",
         "2 drawings, moved by code (25 % of the draws)",
     ]
+
+
+def test_fewer_of_a_table_are_taken_evenly() -> None:
+    """The tables are sorted by style: the first thousand stills would be of one hand."""
+    assert evenly(range(10), 5) == [1, 3, 5, 7, 9]
+    assert evenly(range(10), 3) == [1, 5, 8]
+    assert evenly(range(4), 4) == evenly(range(4), 9) == evenly(range(4), None) == [0, 1, 2, 3]
+    assert evenly(range(4), 0) == []
+
+
+def test_stills_of_a_folder_are_taken_from_all_of_it(tmp_path: Path) -> None:
+    rows = []
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(8):
+            data = io.BytesIO()
+            Image.new("RGBA", (8, 8), (30 * number, 0, 0, 255)).save(data, "png")
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size = data.tell()
+            archive.addfile(member, io.BytesIO(data.getvalue()))
+            split = "val" if number > 5 else "train"
+            rows.append({"file": f"{number}.png", "shard": "a.tar", "split": split, "name": f"square {number}"})
+    (tmp_path / "stills.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    few = f'data.sets=[{{root="{tmp_path}", what="stills", count=2, ground="drawn"}}]'
+    made = open_recipe(RECIPES / "tiny.toml", [few, "frames=4", "data.held_out=1"])
+    assert isinstance(made, Recipe)
+    sets = open_sets(made, (16, 16))
+    assert [row["name"] for row in sets.rows] == ["square 1", "square 4"]
+    assert [row["name"] for source, _ in sets.measured for row in source.rows] == ["square 7"]
+    assert len(sets.train[0][0]) == 2
 
 
 def test_a_contact_sheet_lays_true_beside_made() -> None:

@@ -50,7 +50,8 @@ class ClipSet(Section):
         table: which ``TABLE.jsonl`` of a shard folder.
         split: of a shard folder, to train on; its ``val`` is measured.
         share: which part of all draws comes from this set.
-        count: how many drawings, or at most how many clips or stills; None for all (of drawings 64).
+        count: how many drawings, or at most how many clips or stills, evenly over the table; None for all (of drawings
+            64).
         only: names of clips (or their files) to take; they are measured too, as learning them is the purpose.
         where: keep rows of a shard folder whose field has this value, for example ``{source = "..."}``.
         motions: keys of `motions.MOTIONS` that stills get; all when empty.

@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ from pellucid.io.video import VideoReader
 from pellucid.layer_animate.clips.cuts import resize_rgba
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 FILMS = frozenset({".mov", ".webm", ".mkv", ".mp4", ".avi", ".apng", ".png", ".webp", ".gif"})
 METADATA = "metadata.csv"
@@ -78,6 +80,18 @@ class Clip:
     captions: tuple[str, ...]
     name: str
     loops: bool = False
+
+
+def evenly(items: Sequence[Item], most: int | None) -> list[Item]:
+    """At most so many of a list, evenly spread over it: tables are sorted by style and name, their beginning is alike.
+
+    Args:
+        items: any.
+        most: how many; None for all.
+    """
+    if most is None or most >= len(items):
+        return list(items)
+    return [items[(2 * number + 1) * len(items) // (2 * most)] for number in range(most)]
 
 
 def find_clips(root: str | Path, *, split: str | None = None, table: str | None = None) -> list[ClipFile]:

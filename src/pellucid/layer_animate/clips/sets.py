@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pellucid.data.shards import Row, ShardIndex
 from pellucid.errors import ConfigError
 from pellucid.layer_animate.clips.cuts import Cutting
 from pellucid.layer_animate.clips.drawn_clips import MovedClips
-from pellucid.layer_animate.clips.files import ClipFile, find_clips
+from pellucid.layer_animate.clips.files import ClipFile, evenly, find_clips
 from pellucid.layer_animate.clips.grounds import Grounded
 from pellucid.layer_animate.data import ReadClips, Source
 from pellucid.layer_animate.recipe import DRAWN, ClipSet, Recipe
@@ -99,11 +99,11 @@ def _read(recipe: Recipe, entry: ClipSet, size: tuple[int, int], seed: int) -> t
     files = _kept(find_clips(folder, split=entry.split if shards else None, table=entry.table), entry)
     held: list[ClipFile] = []
     if held_out and shards:
-        held = _kept(find_clips(folder, split="val", table=entry.table), entry)[:held_out]
+        held = evenly(_kept(find_clips(folder, split="val", table=entry.table), entry), held_out)
     elif held_out and len(files) > 1:
         spare = min(held_out, len(files) // 2)
         files, held = files[:-spare], files[-spare:]
-    files = files[: entry.count]
+    files = evenly(files, entry.count)
     cutting = recipe.data.cutting(recipe.frames)
     own = ReadClips(files, cutting, size, seed, folder.name, entry.opaque)
     if not held:
@@ -128,7 +128,10 @@ def _moved(
         held = _matching(index.select(split="val"), entry)
         if not len(stills):
             raise ConfigError(f"{entry.root} has no still of split {entry.split!r} with {entry.where or entry.only}")
-        count, held_out = min(entry.count or len(stills), len(stills)), min(held_out, len(held))
+        stills, held = (
+            replace(of, rows=tuple(evenly(of.rows, n))) for of, n in ((stills, entry.count), (held, held_out))
+        )
+        count, held_out = len(stills), len(held)
 
     def clips(of: ShardIndex | None, many: int, seed: int) -> MovedClips:
         motions = entry.motions or None

@@ -14,6 +14,7 @@ from pellucid.data.shards import Row, ShardIndex
 from pellucid.device import generator_of
 from pellucid.errors import InputError
 from pellucid.layer_animate.clips.drawn import draw_rgba
+from pellucid.layer_animate.clips.files import evenly
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def read_bank(
         table: which ``TABLE.jsonl``.
         size: side to which all are brought, transparent margins making them square first.
         split: ``"train"`` or ``"val"``; None for all.
-        count: the first so many rows; None for all.
+        count: at most so many rows, evenly over the table; None for all.
         only: names of ``file`` to keep; empty for all.
         every: frames of a sprite sheet from one that is taken to the next; neighbours are almost alike.
 
@@ -82,7 +83,7 @@ def read_bank(
         InputError: no row is left, or a picture cannot be read.
     """
     rows = ShardIndex.open(root, table).select(split=split, where=lambda row: not only or row["file"] in only)
-    chosen = list(rows)[:count]
+    chosen = evenly(rows.rows, count)
     if not chosen:
         wanted = f" named {', '.join(only)}" if only else ""
         raise InputError(f"{root} has no pictures{wanted} of split {split!r} in {table}.jsonl")

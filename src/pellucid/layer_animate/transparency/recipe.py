@@ -22,7 +22,8 @@ class DataSection(Section):
         table: which ``TABLE.jsonl`` of the folder; rows with ``sheet`` are sprite sheets, of which every frame counts.
         sheets: one more table, of animations, whose frames are learned and measured as well; None for none.
         every: frames of an animation from one that is taken to the next.
-        count: pictures to draw, 1,024 when None; of a folder the first so many files, None for all.
+        count: pictures to draw, 1,024 when None; of a folder so many files, evenly over the table,
+            None for all.
         held_out: pictures (files) that are measured during training and never trained on.
         only: names of the files to learn by heart, such as the one clip of a test; they are measured too then.
         seed: of the drawn pictures; apart from the run's.
