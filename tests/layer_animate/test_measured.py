@@ -36,7 +36,7 @@ def moved(name: str, amount: float = 1.0) -> Tensor:
 @pytest.mark.parametrize(("numbers", "words"), MEASURED)
 def test_words_are_those_of_the_real_animations(numbers: Sequence[float], words: list[str]) -> None:
     dx, dy, area, angle = numbers
-    assert list(MeasuredMotion(dx, dy, area, area, angle, 5.0, 0.5, 0.0).words) == words
+    assert list(MeasuredMotion(dx, dy, area, area, angle, angle, 5.0, 0.5, 0.0).words) == words
 
 
 @pytest.mark.parametrize("name", SIX)
@@ -61,6 +61,22 @@ def test_the_main_word_follows_kind_and_size_of_the_motion(name: str, amount: fl
     found = measure_alpha(moved(name, amount)[:, 3])
     assert found.word == word
     assert set(found.words) <= set(WORDS)
+
+
+def test_the_turn_of_a_square_is_seen_by_its_outline_and_that_of_a_disc_is_not() -> None:
+    far = (torch.arange(48) - 23.5).abs()
+    square = ((far[:, None] < 13) & (far < 13)).float()
+    disc = (far[:, None] ** 2 + far**2 < 13**2).float()
+    for shape, seen in ((square, "turning"), (disc, None)):
+        found = measure_alpha(move(shape.expand(4, -1, -1), "turning", 16)[:, 3])
+        assert (found.dangle, found.one_of_six) == (0.0, seen)
+
+
+def test_grain_in_alpha_is_no_motion() -> None:
+    grain = 0.1 * torch.randn(16, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    for clip, seen in ((still().expand(16, -1, -1, -1), None), (moved("up_down"), "up_down")):
+        alpha = clip[:, 3:]
+        assert measure_alpha(alpha + grain * (alpha > 0)).one_of_six == seen
 
 
 def test_a_still_clip_moves_gently_and_obeys_nothing() -> None:

@@ -1,7 +1,8 @@
 """The motion of a clip in a word, measured from its alpha alone: where it is, how large, which way its axis points.
 
-The same measurement, with the same words, as the captions of the real animations of `data/rgba` were made with; its
-limits are theirs: a round thing that turns, and whatever moves inside a still outline, has no motion here.
+The same measurement, with the same words, as the captions of the real animations of `data/rgba` were made with (the same
+words for 95 % of them); its limits are theirs: what moves inside a still outline has no motion here, and the words see no
+turn of a round thing. Which of six motions a clip shows is a coarser question, which also asks how the outline turns.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ SIX: dict[str, str] = {
 }
 
 _FLOOR = 0.02  # share of the frame from which there is enough to measure
+_FAINT = 0.1  # of the fullest frame, where that is little itself
 _ROUND = 0.0925  # mean elongation below which there is no axis to follow
 _NEAR, _FAR, _AROUND = 0.035, 0.125, 0.04  # of the frame's side
 _ONE_WAY = 1.3  # how many times as far along one side as along the other, to be a motion along it
 _SWING, _TURN = 0.2, 1.2  # radians
 _SWELL, _VANISH = 0.25, 0.9  # of the logarithm of the area
 _STIR = 0.4  # change of alpha between neighbours of 24 frames, in per cent; the data's own 0.9 sees colour too
+_WAVES = 8  # around the middle, of an outline
+_UNEVEN = 0.03  # strength of the waves below which an outline is a disc
+_ALIKE = 0.8  # how well an outline must fit the one before, to have turned and not changed
 _WHOLE = 2.0  # radians, between the widest swing that `MOTIONS` makes and half a turn
 _FRAMES = 24  # of the animations that the thresholds were found on
 
@@ -55,6 +60,7 @@ class MeasuredMotion:
         dlogspread: span of the logarithm of the variance of place: as large as ``dlogarea`` for what grows, 0 for what
             fades.
         dangle: span of the main axis in radians, followed through whole turns; 0 for round things.
+        dturn: span of the turn of the outline in radians, which also things without an axis have; 0 for discs.
         change: mean absolute difference of neighbouring frames in per cent, as if the clip had 24 frames.
         coverage: mean alpha.
         gone: share of frames that show less than `_FLOOR` of the frame.
@@ -65,6 +71,7 @@ class MeasuredMotion:
     dlogarea: float
     dlogspread: float
     dangle: float
+    dturn: float
     change: float
     coverage: float
     gone: float
@@ -93,11 +100,12 @@ class MeasuredMotion:
         Wider than ``words``: how far it goes does not matter, and size and visibility are told apart by whether what
         is drawn spreads with its area. A swing moves its middle sideways, so its axis speaks before that.
         """
-        fades = self.gone > 0.0 or self.dlogarea - self.dlogspread > self.dlogspread
+        fades = self.dlogspread < max(0.5 * self.dlogarea, _SWELL if self.gone > 0.0 else 0.0)
+        turned = max(self.dangle, self.dturn)
         strength = {
             "up_down": self.dy / _NEAR if self.dy > self.dx else 0.0,
-            "side_side": self.dx / _NEAR if self.dx >= self.dy and self.dangle < _SWING else 0.0,
-            "turning" if self.dangle >= _WHOLE else "swinging": self.dangle / _SWING,
+            "side_side": self.dx / _NEAR if self.dx >= self.dy and turned < _SWING else 0.0,
+            "turning" if turned >= _WHOLE else "swinging": turned / _SWING,
             "fading" if fades else "growing": self.dlogarea / _SWELL + 2.0 * (0.0 < self.gone < 1.0),
         }
         best = max(strength, key=lambda name: strength[name])
@@ -136,10 +144,11 @@ def measure_alpha(alpha: Tensor) -> MeasuredMotion:
     frames, height, width = alpha.shape
     change = 100.0 * float(alpha.diff(dim=0).abs().mean()) * frames / _FRAMES
     coverage = float(alpha.mean())
-    shown = alpha[alpha.mean(dim=(1, 2)) >= _FLOOR]
+    filled = alpha.mean(dim=(1, 2))
+    shown = alpha[filled >= max(min(_FLOOR, _FAINT * float(filled.max())), 1e-6)]
     gone = 1.0 - len(shown) / frames
     if len(shown) < 2:
-        return MeasuredMotion(0.0, 0.0, 0.0, 0.0, 0.0, change, coverage, gone)
+        return MeasuredMotion(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, change, coverage, gone)
     area = shown.sum(dim=(1, 2))  # (N,)
     x = (torch.arange(width).double() + 0.5) / width
     y = (torch.arange(height).double() + 0.5) / height
@@ -156,6 +165,7 @@ def measure_alpha(alpha: Tensor) -> MeasuredMotion:
         _span(area.log()),
         _span(spread.log()),
         _span(angle) if float(elongation.mean()) >= _ROUND else 0.0,
+        _outline_turn(shown, middle_x * width, middle_y * height),
         change,
         coverage,
         gone,
@@ -172,3 +182,35 @@ def _followed(angle: Tensor) -> Tensor:
     steps = angle.diff()
     steps = torch.remainder(steps + math.pi / 2, math.pi) - math.pi / 2
     return torch.cat([angle[:1], angle[0] + steps.cumsum(dim=0)])
+
+
+def _outline_turn(shown: Tensor, middle_x: Tensor, middle_y: Tensor) -> float:
+    """Span of the turn of ``(N, H, W)`` about its middle ``(N,)`` in pixels, from how alpha lies around it.
+
+    Neighbouring frames are matched by their waves around the middle, alpha at a distance counting by that distance.
+    """
+    _, height, width = shown.shape
+    dx = torch.arange(width).double() + 0.5 - middle_x[:, None, None]
+    dy = torch.arange(height).double()[:, None] + 0.5 - middle_y[:, None, None]
+    away = (dx.square() + dy.square()).sqrt()
+    mass = shown * away
+    turn = torch.complex(dx.expand_as(mass), -dy.expand_as(mass)) / away.clamp(min=1e-9)
+    wave, several = mass.to(turn.dtype), []
+    for _ in range(_WAVES):
+        wave = wave * turn
+        several.append(wave.sum(dim=(1, 2)))
+    order = torch.arange(1, _WAVES + 1)
+    waves = torch.stack(several, dim=1)
+    waves = waves / mass.sum(dim=(1, 2)).clamp(min=1e-9)[:, None]  # (N, K)
+    strength = waves.abs().square().sum(dim=1).sqrt()
+    if float(strength.median()) < _UNEVEN:
+        return 0.0
+    lags = torch.linspace(-math.pi / 2, math.pi / 2, 181).double()
+    shifts = torch.exp(1j * lags[:, None] * order)  # (L, K)
+    alike = (waves[1:].conj() * waves[:-1]) @ shifts.conj().T  # (N - 1, L)
+    alike = alike.real / (strength[1:] * strength[:-1]).clamp(min=1e-9)[:, None]
+    # Of turns that fit as well, as those of a square do, the smaller one.
+    best = (alike - 0.02 * lags.abs()).argmax(dim=1)
+    if float(alike.gather(1, best[:, None]).median()) < _ALIKE:
+        return 0.0
+    return _span(torch.cat([torch.zeros(1, dtype=lags.dtype), lags[best].cumsum(dim=0)]))
