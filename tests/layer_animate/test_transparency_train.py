@@ -13,6 +13,7 @@ from pellucid.layer_animate.transparency import train as transparency_train
 from pellucid.layer_animate.transparency.data import (
     RgbaBatches,
     draw_bank,
+    draw_grounds,
     move,
     open_banks,
     random_places,
@@ -171,3 +172,20 @@ def test_animations_are_learned_beside_stills(tmp_path: Path) -> None:
     assert found[0].pictures[1:, 0, 0, 0].tolist() == [0, 80, 160]
     assert found[0].name == "1 files of stills, 1 files of anim"
     assert [row["file"] for row in found[0].to("cpu").rows] == ["wide.png", "sheet.png"]
+
+
+def test_some_pictures_are_laid_over_grounds() -> None:
+    bank, grounds = draw_bank(8, 16, seed=1), draw_grounds(6, 16, seed=1)
+    assert torch.equal(grounds, draw_grounds(6, 16, seed=1))
+    plain, backdrop, _ = RgbaBatches(bank, 64, seed=2)(0)
+    mixed, same, _ = RgbaBatches(bank, 64, seed=2, opaque=0.3, grounds=grounds)(0)
+    assert torch.equal(backdrop, same)
+    laid = (mixed[:, 3] == 1).all(dim=2).all(dim=1)
+    assert 8 < int(laid.sum()) < 32
+    assert torch.equal(mixed[~laid], plain[~laid])
+    seen = plain[laid, 3:] > 0.999  # the pictures are what they were, in front
+    assert torch.allclose(mixed[laid, :3] * seen, plain[laid, :3] * seen, atol=2e-3)
+    around = plain[laid, 3:] < 0.001
+    near = (((mixed[laid, None, :3] * 255 - grounds[None].float()).abs() < 1) | ~around[:, None]).flatten(2).all(dim=2)
+    assert bool(near.any(dim=1).all())
+    assert started("data.opaque=0.5").batches(0)[0].shape == (2, 4, 16, 16)

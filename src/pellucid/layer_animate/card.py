@@ -22,7 +22,8 @@ _LEARNED = {
     "named in the recipe; VAE and transparency networks did not.",
 }
 _LIMITS = """- It knows the kind of clips it was trained on and the words of their captions; unknown words are reported.
-- Trained on {frames} frames, frame {base} the base frame; other lengths and places were not tried."""
+- {seen}."""
+_SINGLE = "Trained on single pictures: it makes no clips before its motion modules learn"
 _SAME = "- The figures are of the very clips it was trained on: that it learned them, not what it makes of others."
 
 
@@ -55,7 +56,12 @@ def write_card(recipe: Recipe, figures: Mapping[str, float], sets: ClipSets, ste
         credits = credit_lines(licensed) or "None needed: drawn by code, or the user's own clips."
     except ConfigError:
         credits = "See the data set."
-    limits = _LIMITS.format(frames=recipe.frames, base="none" if recipe.clean is None else recipe.clean)
+    base = "no base frame" if recipe.clean is None else f"frame {recipe.clean} the base frame"
+    limits = _LIMITS.format(
+        seen=_SINGLE
+        if recipe.stage == "base"
+        else f"Trained on {recipe.frames} frames, {base}; other lengths were not tried"
+    )
     gpu = torch.cuda.is_available()
     return model_card(
         f"layer_animate/{recipe.name or 'unnamed'}",

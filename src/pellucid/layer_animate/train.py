@@ -332,30 +332,26 @@ def _facts(recipe: Recipe, model: LayerAnimate, sources: Shares) -> dict[str, An
 
 
 def _shown(recipe: Recipe, sets: ClipSets, learned: LatentBank, measured: LatentBank) -> list[Shown]:
-    """Clips as pictures too: the first that are measured; in stage ``"base"`` of every set some, and learned ones."""
-    if recipe.stage != "base":
-        return _some(sets.measured, measured, recipe.sampling.clips, spread=False)
-    if sets.learning:  # those that are measured are learned
-        return _some(sets.measured, measured, recipe.sampling.clips, spread=True)
-    found = _some(sets.measured, measured, recipe.sampling.clips, spread=True)
-    seen = _some(sets.train, learned, recipe.sampling.clips, spread=True)
+    """Clips as pictures too: some that are measured, of every set; in stage ``"base"`` as many that are learned."""
+    found = _some(sets.measured, measured, recipe.sampling.clips)
+    if recipe.stage != "base" or sets.learning:  # then those that are measured are learned
+        return found
+    seen = _some(sets.train, learned, recipe.sampling.clips)
     return [*found, *(replace(one, learned=True) for one in seen)]
 
 
-def _some(sources: Shares, bank: LatentBank, most: int, *, spread: bool) -> list[Shown]:
-    """The first clips that are in the bank; or clips of all sources in turn, evenly over each."""
+def _some(sources: Shares, bank: LatentBank, most: int) -> list[Shown]:
+    """Clips of all sources in turn, evenly over each."""
     offsets = [0]
     for source, _ in sources:
         offsets.append(offsets[-1] + len(source))
-    places = [(number, index) for number, (source, _) in enumerate(sources) for index in range(len(source))]
-    if spread:
-        each = -(-most // len(sources))
-        places = [
-            (number, round(turn * (len(source) - 1) / max(each - 1, 1)))
-            for turn in range(each)
-            for number, (source, _) in enumerate(sources)
-            if len(source)
-        ]
+    each = -(-most // len(sources))
+    places = [
+        (number, round(turn * (len(source) - 1) / max(each - 1, 1)))
+        for turn in range(each)
+        for number, (source, _) in enumerate(sources)
+        if len(source)
+    ]
     found: list[Shown] = []
     for number, index in dict.fromkeys(places):
         cuts = (bank.clips == offsets[number] + index).nonzero().flatten()

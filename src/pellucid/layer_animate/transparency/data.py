@@ -15,6 +15,7 @@ from pellucid.device import generator_of
 from pellucid.errors import InputError
 from pellucid.layer_animate.clips.drawn import draw_rgba
 from pellucid.layer_animate.clips.files import evenly
+from pellucid.layer_animate.clips.grounds import draw_ground
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,9 @@ class RgbaBatches:
         process: index of this process and number of all.
         affine: 0 for pictures as they are; else how far they are turned (times pi), scaled and shifted (times the half
             side), at most. Half of the pictures are mirrored then.
+        opaque: share of pictures that are laid over one of ``grounds``: a stack whose motion modules learn from opaque
+            clips needs a VAE that has seen such.
+        grounds: ``(N, 3, S, S)`` uint8, see `draw_grounds`; needed when ``opaque`` is above 0.
     """
 
     bank: RgbaBank
@@ -161,6 +165,8 @@ class RgbaBatches:
     seed: int
     process: tuple[int, int] = (0, 1)
     affine: float = 0.0
+    opaque: float = 0.0
+    grounds: Tensor | None = None
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor, int]:
         """Return pictures ``(B, 4, S, S)`` in [0, 1], backdrops ``(B, 3, 1, 1)``, and a seed for the step's noise."""
@@ -170,7 +176,23 @@ class RgbaBatches:
         if self.affine:
             pictures = move(pictures, random_places(self.batch, self.affine, random))
         backdrop = torch.rand(self.batch, 3, 1, 1, generator=random).to(pictures.device)
+        if self.opaque and self.grounds is not None:
+            chosen = (torch.rand(self.batch, generator=random) < self.opaque).to(pictures.device)[:, None, None, None]
+            places = torch.randint(len(self.grounds), (self.batch,), generator=random)
+            ground = self.grounds[places.to(self.grounds.device)].to(pictures.device).float() / 255.0
+            pictures = torch.where(chosen, _laid(pictures, ground), pictures)
         return pictures, backdrop, index * world + rank
+
+
+def draw_grounds(count: int, size: int, seed: int) -> Tensor:
+    """Draw grounds for opaque pictures, ``(count, 3, size, size)`` uint8; see `grounds.draw_ground`."""
+    grounds = [draw_ground(size, size, seed, number).mul(255.0).round().to(torch.uint8) for number in range(count)]
+    return torch.stack(grounds)
+
+
+def _laid(pictures: Tensor, ground: Tensor) -> Tensor:
+    alpha = pictures[:, 3:]
+    return torch.cat([pictures[:, :3] * alpha + ground * (1.0 - alpha), torch.ones_like(alpha)], dim=1)
 
 
 def random_places(n: int, amount: float, random: torch.Generator) -> Tensor:

@@ -29,6 +29,7 @@ class DataSection(Section):
         seed: of the drawn pictures; apart from the run's.
         affine: how far pictures are turned, scaled, shifted and mirrored anew each time, see
             `transparency_data.RgbaBatches`; 0 leaves them.
+        opaque: share of pictures that are laid over drawn grounds.
     """
 
     root: str = DRAWN
@@ -40,6 +41,7 @@ class DataSection(Section):
     only: tuple[str, ...] = ()
     seed: int = Field(default=0, ge=0, lt=2**16)
     affine: float = Field(default=0.0, ge=0, le=1)
+    opaque: float = Field(default=0.0, ge=0, le=1)
 
 
 WeightsSection = section_of(TransparencyWeights)

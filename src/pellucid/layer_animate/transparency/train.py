@@ -29,7 +29,7 @@ from pellucid.layer_animate.transparency.coding import (
     encode_rgba,
     on_grey,
 )
-from pellucid.layer_animate.transparency.data import DRAWN, RgbaBank, RgbaBatches, open_banks
+from pellucid.layer_animate.transparency.data import DRAWN, RgbaBank, RgbaBatches, draw_grounds, open_banks
 from pellucid.layer_animate.transparency.losses import transparency_loss, vae_loss
 from pellucid.layer_animate.transparency.networks import TransparencyDecoder, TransparencyEncoder
 from pellucid.layer_animate.transparency.recipe import Recipe
@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 16  # pictures measured at a time
 _SHOWN = 8
+_GROUNDS = 256
 _FIRST_LOGVAR = -6.0  # a spread of 0.05
 
 CITATION = "Bai, Zhou, Wang, Chen, Yang, Lei, Wang: Layer-Animate for Transparent Video Generation."
@@ -157,6 +158,8 @@ def build(recipe: Recipe, accelerator: Accelerator) -> TrainState:
         recipe.seed,
         (accelerator.process_index, accelerator.num_processes),
         affine=data.affine,
+        opaque=data.opaque,
+        grounds=draw_grounds(_GROUNDS, model.config.size, data.seed).to(device) if data.opaque else None,
     )
     state = TrainState(modules, optimizers, batches)
     state.room = Room(recipe, model, train, held_out.to(device))
