@@ -1,7 +1,7 @@
 """The motion of a clip in a word, measured from its alpha alone: where it is, how large, which way its axis points.
 
-The same measurement, with the same words, as the captions of the real animations of `data/rgba` were made with (the same
-words for 95 % of them); its limits are theirs: what moves inside a still outline has no motion here, and the words see no
+The same measurement, with the same words, as the captions of the real animations of `data/rgba` were made with (equal
+for 95 % of them); its limits are theirs: what moves inside a still outline has no motion here, and the words see no
 turn of a round thing. Which of six motions a clip shows is a coarser question, which also asks how the outline turns.
 """
 
