@@ -82,7 +82,7 @@ TRAININGS: dict[str, str] = {
     "spade": "pellucid.semantic_vae.faces.spade_train",
     "transparency": "pellucid.layer_animate.transparency.train",
     "still_moving": "pellucid.layer_animate.baselines.still_moving_train",
-    "tiny_clip": "pellucid.layer_animate.clip.train",
+    "tiny_clip": "pellucid.layer_animate.tiny_clip.train",
 }
 
 

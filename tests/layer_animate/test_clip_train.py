@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pellucid.layer_animate.clip import train as clip_train
 from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from pellucid.errors import ConfigError, InputError
-from pellucid.layer_animate.clip import train as clip_train
-from pellucid.layer_animate.clip.data import (
+from pellucid.layer_animate.model import preset
+from pellucid.layer_animate.text import Vocabulary, WordConditioner
+from pellucid.layer_animate.tiny_clip.data import (
     NamedBatches,
     NamedPictures,
     draw_named,
@@ -26,11 +28,9 @@ from pellucid.layer_animate.clip.data import (
     over_grey,
     read_named,
 )
-from pellucid.layer_animate.clip.recipe import Recipe
-from pellucid.layer_animate.clip.train import retrieval
-from pellucid.layer_animate.clip.words import numbered, padded, word_tokenizer
-from pellucid.layer_animate.model import preset
-from pellucid.layer_animate.text import Vocabulary, WordConditioner
+from pellucid.layer_animate.tiny_clip.recipe import Recipe
+from pellucid.layer_animate.tiny_clip.train import retrieval
+from pellucid.layer_animate.tiny_clip.words import numbered, padded, word_tokenizer
 from pellucid.metrics.clip_score import CLIPScorer
 from pellucid.train.config import load_recipe
 from pellucid.train.loop import make_accelerator, run

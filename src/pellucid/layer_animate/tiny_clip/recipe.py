@@ -7,8 +7,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from pellucid.errors import ConfigError
-from pellucid.layer_animate.clip.data import DRAWN
 from pellucid.layer_animate.model import PRESETS, preset
+from pellucid.layer_animate.tiny_clip.data import DRAWN
 from pellucid.train.config import Recipe as BaseRecipe
 from pellucid.train.config import Section
 

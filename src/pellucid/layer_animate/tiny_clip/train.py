@@ -26,7 +26,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from pellucid.errors import ConfigError
 from pellucid.hub.cards import Figure, credit_lines, model_card
 from pellucid.hub.pretrained import CARD, STATE
-from pellucid.layer_animate.clip.data import (
+from pellucid.layer_animate.text import Vocabulary, split_words
+from pellucid.layer_animate.tiny_clip.data import (
     DRAWN,
     HELD_OUT_SEED,
     NamedBatches,
@@ -37,9 +38,8 @@ from pellucid.layer_animate.clip.data import (
     over_grey,
     read_named,
 )
-from pellucid.layer_animate.clip.recipe import Recipe
-from pellucid.layer_animate.clip.words import numbered, padded, word_tokenizer
-from pellucid.layer_animate.text import Vocabulary, split_words
+from pellucid.layer_animate.tiny_clip.recipe import Recipe
+from pellucid.layer_animate.tiny_clip.words import numbered, padded, word_tokenizer
 from pellucid.train.state import Accelerator, TrainState, clip
 
 log = logging.getLogger(__name__)
