@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pellucid.layer_animate.clip import train as clip_train
 from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
@@ -19,6 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from pellucid.errors import ConfigError, InputError
 from pellucid.layer_animate.model import preset
 from pellucid.layer_animate.text import Vocabulary, WordConditioner
+from pellucid.layer_animate.tiny_clip import train as clip_train
 from pellucid.layer_animate.tiny_clip.data import (
     NamedBatches,
     NamedPictures,
