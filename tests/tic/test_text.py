@@ -175,13 +175,15 @@ def test_clip_is_read_from_a_folder_only(tmp_path, monkeypatch: pytest.MonkeyPat
     def loader(found):
         return SimpleNamespace(from_pretrained=lambda folder, **options: asked.append(options) or found)
 
-    library = SimpleNamespace(CLIPTokenizer=loader(_tokens), CLIPTextModelWithProjection=loader(_Tower()))
+    tower = (_Tower(), {"missing_keys": set()})
+    library = SimpleNamespace(CLIPTokenizer=loader(_tokens), CLIPTextModelWithProjection=loader(tower))
     monkeypatch.setitem(sys.modules, "transformers", library)
     with pytest.raises(WeightsError, match=r"no config\.json"):
         ClipTextEncoder(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     encoder = ClipTextEncoder(tmp_path, norm="none")
-    assert asked == [{"local_files_only": True}, {"local_files_only": True, "use_safetensors": True}]
+    assert [options.pop("local_files_only") for options in asked] == [True, True]
+    assert asked[1]["use_safetensors"] is True
     assert encoder.dimension == 3
     with caplog.at_level("WARNING", logger="pellucid"):
         found = encoder.encode_all(["a red dress", "", "one two three four five"])
@@ -189,6 +191,34 @@ def test_clip_is_read_from_a_folder_only(tmp_path, monkeypatch: pytest.MonkeyPat
     assert "1 of 2 phrases" in caplog.text
     assert ClipTextEncoder(tmp_path).encode("a crimson dress").vector.norm() == pytest.approx(4)
     assert encoder.encode("a crimson dress").colours == ("red",)
+
+
+def test_clip_with_a_tensor_too_few_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    tower = (_Tower(), {"missing_keys": {"text_projection.weight"}})
+    library = SimpleNamespace(
+        CLIPTokenizer=SimpleNamespace(from_pretrained=lambda *_, **__: _tokens),
+        CLIPTextModelWithProjection=SimpleNamespace(from_pretrained=lambda *_, **__: tower),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    with pytest.raises(WeightsError, match=r"lacks 1 tensors, first text_projection\.weight"):
+        ClipTextEncoder(tmp_path)
+
+
+def test_a_damaged_clip_is_refused_in_one_line(tmp_path) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, projection_dim=4, num_hidden_layers=1, num_attention_heads=1
+    )
+    CLIPTextModelWithProjection(config).save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}')
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    assert ClipTextEncoder(tmp_path).dimension == 4
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(WeightsError, match=r"cannot be loaded: [^\n]+$"):
+        ClipTextEncoder(tmp_path)
 
 
 def test_clip_without_its_library(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

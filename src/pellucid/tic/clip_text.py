@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,10 +51,15 @@ class ClipTextEncoder:
         tower: Any = transformers.CLIPTextModelWithProjection
         try:
             self._tokens = tokeniser.from_pretrained(self.folder, local_files_only=True)
-            self._tower = tower.from_pretrained(self.folder, local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            self._tower, loaded = tower.from_pretrained(
+                self.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise WeightsError(f"CLIP text tower in {self.folder} cannot be loaded: {reason}") from error
+        if missing := sorted(loaded["missing_keys"]):
+            # transformers would fill them with random values, whose vectors look like some and are none.
+            raise WeightsError(f"CLIP text tower in {self.folder} lacks {len(missing)} tensors, first {missing[0]}")
         self._tower.eval().requires_grad_(False)
 
     @property
